@@ -1,0 +1,65 @@
+# Every task of a developer; `make` lists them. On a fresh machine each does its own set-up.
+#
+#   make run ARGS="--config gatepost.yaml"    arguments of `gatepost up`
+#   make test T="tests/unit -k address"       which tests, and other arguments of pytest
+#   make setup PYTHON=/opt/python3.12         the interpreter that .venv is made with
+
+BIN := .venv/bin
+T := tests
+ARGS :=
+PYTHON :=
+
+export PYTHON
+# The tests start programs by name: ours first, and Postfix's, which live where only root looks.
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin
+
+.DEFAULT_GOAL := help
+# Targets are tasks, in the order written; there is nothing to do side by side.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## Make .venv from requirements.lock, if it is not up to date
+	@tools/make-venv
+
+.PHONY: run
+run: setup ## Run everything on this machine (ARGS="--config FILE --data DIR")
+	@exec $(BIN)/gatepost up $(ARGS)
+
+.PHONY: test
+test: setup programs ## Run the tests (T="tests/unit -k address")
+	@$(BIN)/python -m pytest $(T)
+
+.PHONY: check
+check: lint proto-check test ## Everything that CI runs
+
+.PHONY: lint
+lint: setup ## Format, style, types, walls between the services, protos
+	@echo "lint: ruff format" && $(BIN)/ruff format --check --quiet
+	@echo "lint: ruff check" && $(BIN)/ruff check --quiet
+	@echo "lint: mypy" && $(BIN)/mypy
+	@echo "lint: import-linter" && $(BIN)/lint-imports
+	@echo "lint: buf" && $(BIN)/buf lint
+
+.PHONY: format
+format: setup ## Format the code and apply the safe corrections
+	@$(BIN)/ruff check --fix --quiet; $(BIN)/ruff format
+
+.PHONY: proto
+proto: setup ## Generate the Python code from proto/
+	@tools/generate-proto
+
+.PHONY: proto-check
+proto-check: setup ## Fail if the committed code is not what proto/ gives
+	@echo "proto-check" && tools/generate-proto --check
+
+.PHONY: lock
+lock: setup ## Write requirements.lock anew (ARGS="--upgrade" for the newest)
+	@tools/lock $(ARGS)
+
+.PHONY: programs
+programs: ## Install the programs that the tests need (swaks, Postfix's, promtool)
+	@tools/test-programs

@@ -41,7 +41,7 @@ lint: setup ## Format, style, types, walls between the services, protos
 	@echo "lint: ruff format" && $(BIN)/ruff format --check --quiet
 	@echo "lint: ruff check" && $(BIN)/ruff check --quiet
 	@echo "lint: mypy" && $(BIN)/mypy
-	@echo "lint: import-linter" && $(BIN)/lint-imports
+	@echo "lint: import-linter" && $(BIN)/lint-imports --no-logo
 	@echo "lint: buf" && $(BIN)/buf lint
 
 .PHONY: format

@@ -1,0 +1,82 @@
+"""The one order in which every process stops.
+
+1. not ready: `/readyz` answers 503 and gRPC health NOT_SERVING; `stopping` is set already
+2. `lag` seconds of work as before, until load balancers know
+3. `Stage.DRAIN` callbacks in the order of registration: stop accepting, finish what is in hand
+4. `Stage.RPC` callbacks: gRPC servers stop
+5. long-lived tasks are cancelled, then `Stage.CLOSE` callbacks in reverse order: channels, NATS
+6. the HTTP port, last, so that the end can be watched; the skeleton does that
+
+Guarantees: steps 3 and 4 together take at most `grace` seconds, step 5 at most twice
+`CLOSE_SECONDS`. A callback that fails or is late is logged by name and does not stop the others.
+Whoever supervises the process has to wait for the sum, which is `longest()`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+from services.common.log import ERROR, WARNING, event
+from services.common.readiness import Readiness
+from services.common.tasks import Tasks
+
+CLOSE_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+StopCallback = Callable[[], Awaitable[None]]
+
+
+class Stage(StrEnum):
+    """When a part is stopped; see the module's docstring."""
+
+    DRAIN = "drain"
+    RPC = "rpc"
+    CLOSE = "close"
+
+
+def longest(*, lag: float, grace: float) -> float:
+    """The seconds after which a stopping process has ended, whatever its parts do."""
+    return lag + grace + 2 * CLOSE_SECONDS
+
+
+class Shutdown:
+    """What has to be stopped, and the stopping of it. Times in seconds."""
+
+    def __init__(self, readiness: Readiness, tasks: Tasks, *, lag: float, grace: float) -> None:
+        self._readiness = readiness
+        self._tasks = tasks
+        self._lag = lag
+        self._grace = grace
+        self._callbacks: dict[Stage, list[tuple[str, StopCallback]]] = {s: [] for s in Stage}
+
+    def register(self, stage: Stage, name: str, callback: StopCallback) -> None:
+        """Have `callback` awaited in `stage`; `name` is for the log."""
+        self._callbacks[stage].append((name, callback))
+
+    async def run(self) -> bool:
+        """Steps 1 to 5. False if a task would not end, and the process must be ended by force."""
+        self._readiness.stop()
+        # After a failure, or before anybody was told to come, there is nothing to be kept up.
+        if not self._tasks.failed and self._readiness.was_ready:
+            await asyncio.sleep(self._lag)
+        deadline = asyncio.get_running_loop().time() + self._grace
+        for stage in (Stage.DRAIN, Stage.RPC):
+            for name, callback in self._callbacks[stage]:
+                await _stop(stage, name, callback, deadline=deadline)
+        ended = await self._tasks.cancel(seconds=CLOSE_SECONDS)
+        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        for name, callback in reversed(self._callbacks[Stage.CLOSE]):
+            await _stop(Stage.CLOSE, name, callback, deadline=deadline)
+        return ended
+
+
+async def _stop(stage: Stage, name: str, callback: StopCallback, *, deadline: float) -> None:
+    try:
+        async with asyncio.timeout_at(deadline):
+            await callback()
+    except TimeoutError:
+        event(_log, WARNING, "part did not stop in time", stage=stage, part=name)
+    except Exception:  # noqa: BLE001 - the other parts have to be stopped all the same
+        event(_log, ERROR, "part cannot be stopped", stage=stage, part=name, exc_info=True)

@@ -109,11 +109,8 @@ class Mailbox:
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether only a peer with SMTPUTF8 can be given this address (the domain never needs it)."""
+        """Whether only a peer with SMTPUTF8 can be given this address; a domain never needs it."""
         return not self.local_part.isascii()
-
-
-POSTMASTER = Mailbox("postmaster", "")
 
 
 def parse_mailbox(text: str, *, smtputf8: bool = False) -> Mailbox:
@@ -151,7 +148,7 @@ def parse_reverse_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox | None
 
 
 def parse_forward_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox, str]:
-    """What follows `RCPT TO:`: the recipient and the text of the parameters; raises `AddressError`."""
+    """What follows `RCPT TO:`: the recipient and the parameters' text; raises `AddressError`."""
     path, parameters = _split_path(argument)
     if path == "<>":
         raise AddressError("the forward-path is empty")
@@ -262,3 +259,7 @@ def _quoted_if_needed(local_part: str) -> str:
     if _DOT_STRING.fullmatch(local_part):
         return local_part
     return '"' + _NEEDS_BACKSLASH.sub(r"\\\1", local_part) + '"'
+
+
+POSTMASTER = Mailbox("postmaster", "")
+"""The recipient of `RCPT TO:<postmaster>`, in whatever case it was written (RFC 5321 §4.5.1)."""

@@ -66,8 +66,8 @@ def _parse_value(value: bytes) -> tuple[list[Mailbox], FromProblem | None]:
         return [], FromProblem.TOO_LONG
     addresses: list[Mailbox] = []
     try:
-        for entry in _entries(_tokens(value.decode("utf-8"))):
-            addresses.append(_mailbox(entry))
+        # Fills as it goes: what stood before a mistake is known when it is met.
+        addresses.extend(map(_mailbox, _entries(_tokens(value.decode("utf-8")))))
     except (UnicodeDecodeError, AddressError, _Malformed):
         return addresses, FromProblem.MALFORMED
     return addresses, None

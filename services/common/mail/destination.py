@@ -22,7 +22,7 @@ _IPV6 = "ip6_"
 
 
 def subject_token(destination: str) -> str:
-    """The token of a canonical domain or address literal; raises `AddressError` for anything else."""
+    """The token of a canonical domain or address literal; raises `AddressError` for others."""
     if destination.startswith("["):
         address = parse_literal(destination)
         canonical, token = literal_text(address), _literal_token(address)

@@ -5,7 +5,7 @@ The values and the parser of the parameters are in modules of their own and can 
 here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.common.mail.address import Mailbox
 from services.common.mail.parameter_parser import (
@@ -52,7 +52,7 @@ class Recipient:
     """A forward-path and what the sender wants to know about it."""
 
     mailbox: Mailbox
-    parameters: RecipientParameters = RecipientParameters()
+    parameters: RecipientParameters = field(default_factory=RecipientParameters)
 
     def wants(self, event: Notify) -> bool:
         """Whether a report of `event` is asked for. Without NOTIFY: of failure and delay (RFC 3461
@@ -68,7 +68,7 @@ class Envelope:
 
     reverse_path: Mailbox | None
     recipients: tuple[Recipient, ...] = ()
-    parameters: MailParameters = MailParameters()
+    parameters: MailParameters = field(default_factory=MailParameters)
 
     @property
     def needs_smtputf8(self) -> bool:

@@ -109,7 +109,7 @@ class HeaderBlock:
         return HeaderBlock(tuple(field for field in self.fields if not predicate(field)))
 
     def prepended(self, fields: Iterable[bytes]) -> "HeaderBlock":
-        """The block with these fields (raw, as `folded` makes them) on top, the first one topmost."""
+        """The block with these fields (as `folded` makes them) on top, the first one topmost."""
         new = tuple(field for raw in fields for field in parse_header(raw).fields)
         return HeaderBlock(new + self.fields)
 
@@ -180,37 +180,41 @@ def unfold(raw: bytes) -> bytes:
     return _LINE_END.sub(b"", raw)
 
 
-def folded(name: str, value: str, *, limit: int = FOLD_AT, utf8: bool = False) -> bytes:
-    """A new field with its CRLF, folded at spaces into lines of `limit` octets where the words
-    allow it.
+def folded(name: str, *parts: str, limit: int = FOLD_AT, utf8: bool = False) -> bytes:
+    """A new field with its CRLF: the parts with a space between them, in lines of `limit` octets.
 
-    Line ends and controls in `value` cannot start another field: they become spaces and `?`.
-    Without `utf8` (the mail is not an SMTPUTF8 one) other characters than ASCII are written as
-    backslash escapes. Words longer than a line may be are broken. Raises ValueError if `name` is
-    not the name of a field.
+    Lines end between parts where possible, otherwise at a space; a word that fits no line is broken
+    at the length that RFC 5322 allows. Line ends and controls in the parts cannot start another
+    field: they become spaces and `?`. Without `utf8` (the mail is not an SMTPUTF8 one) other
+    characters than ASCII are written as backslash escapes. Raises ValueError if `name` is not the
+    name of a field.
     """
     if not _NAME.fullmatch(name.encode()) or len(name) > MAX_NAME_OCTETS:
         raise ValueError(f"{name!r} is not the name of a header field")
-    clean = one_line(value, limit=MAX_VALUE_OCTETS)
-    octets = clean.encode() if utf8 else clean.encode("ascii", errors="backslashreplace")
     lines = [f"{name}:".encode()]
-    for word in _FOLDING_SPACE.split(octets):
-        for piece in _pieces(word):
-            _append(lines, b" " + piece, limit=limit)
+    for part in parts:
+        clean = one_line(part, limit=MAX_VALUE_OCTETS)
+        octets = clean.encode() if utf8 else clean.encode("ascii", errors="backslashreplace")
+        _append_part(lines, octets, limit=limit)
     return b"\r\n".join(lines) + b"\r\n"
 
 
+def _append_part(lines: list[bytes], part: bytes, *, limit: int) -> None:
+    fits_line = len(lines) > 1 and len(part) < limit
+    if fits_line or len(lines[-1]) + 1 + len(part) <= limit:
+        _append(lines, b" " + part, limit=limit)
+        return
+    for word in _FOLDING_SPACE.split(part):
+        for at in range(0, len(word), MAX_WORD_OCTETS):
+            _append(lines, b" " + word[at : at + MAX_WORD_OCTETS], limit=limit)
+
+
 def _append(lines: list[bytes], piece: bytes, *, limit: int) -> None:
-    """Puts a word on the last line or a new one; the name never stands alone (RFC 5322 §3.2.2)
-    unless it must.
+    """On the last line, or on a new one. A name is not left alone on its line, which some readers
+    trip over.
     """
-    room = MAX_LINE_OCTETS if len(lines) == 1 and lines[0].endswith(b":") else limit
-    if len(lines[-1]) + len(piece) <= room:
+    alone = len(lines) == 1 and lines[0].endswith(b":")
+    if len(lines[-1]) + len(piece) <= (MAX_LINE_OCTETS if alone else limit):
         lines[-1] += piece
     else:
         lines.append(piece)
-
-
-def _pieces(word: bytes) -> list[bytes]:
-    """`word` in parts that fit a line; nearly always the word itself."""
-    return [word[at : at + MAX_WORD_OCTETS] for at in range(0, max(len(word), 1), MAX_WORD_OCTETS)]

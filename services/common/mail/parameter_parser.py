@@ -77,7 +77,7 @@ def parse_mail_parameters(
 def parse_recipient_parameters(
     text: str, *, offered: Collection[str] = ALL_EXTENSIONS, smtputf8: bool = False
 ) -> RecipientParameters:
-    """The parameters after a forward-path; `smtputf8` is what MAIL said. Raises `ParameterError`."""
+    """The parameters after a forward-path; `smtputf8`: what MAIL said. Raises `ParameterError`."""
     given = _split(text, known=_RECIPIENT_KEYWORDS, offered=offered)
     return RecipientParameters(
         notify=_optional(given, "NOTIFY", _notify) or frozenset(),

@@ -102,7 +102,7 @@ def parse_reply(lines: Sequence[bytes]) -> Reply:
     last = parsed[-1] if parsed else None
     if last is None or last[2] == b"-" or len({code // 100 for code in codes}) != 1:
         raw = " ".join(map(_decoded, lines))
-        return make_reply(451, "4.5.0", f"The peer's reply makes no sense: {raw}")
+        return make_reply(451, "4.5.0", f"The peer's reply makes no sense: {raw or 'nothing'}")
     texts = [
         _decoded(match[3] or b"" if match else line)
         for match, line in zip(parsed, lines, strict=True)

@@ -83,14 +83,15 @@ def received_field(
     """The `Received` field of a mail taken from a client, with its CRLF; `received_at` must know
     its time zone.
     """
-    clauses = [
+    return folded(
+        "Received",
         f"from {_from_clause(origin)}",
         f"by {parse_domain(by)} (Gatepost)",
         f"with {protocol.keyword}{_tls_comment(tls)}",
         f"id {_comment_word(message_id)}{_for_clause(recipients, protocol=protocol)};",
         _date(received_at),
-    ]
-    return folded("Received", " ".join(clauses), utf8=protocol.smtputf8)
+        utf8=protocol.smtputf8,
+    )
 
 
 def return_path_field(reverse_path: Mailbox | None) -> bytes:

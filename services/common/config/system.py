@@ -1,0 +1,103 @@
+"""`nats`, `dns`, `services`, `auth`, `log`: the parts that mail does not see."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from services.common.config.types import Duration, Endpoint, FilePath, HostPort, Section, Size
+
+
+class Nats(Section):
+    """The NATS server that keeps the queue."""
+
+    urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
+    username: str = ""
+    password_file: FilePath | None = None
+    """Read anew at each connection."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """How many servers keep a copy of each stream."""
+    events_max_age: Duration = timedelta(days=7)
+    events_max_size: Size = 256 * 2**20
+
+
+class Dns(Section):
+    """Where names are looked up."""
+
+    servers: tuple[str, ...] = ()
+    """`address` or `address:port`; blank for those of /etc/resolv.conf."""
+    attempt_timeout: Duration = timedelta(seconds=2)
+    timeout: Duration = timedelta(seconds=5)
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogLevel(StrEnum):
+    """The least important line that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Log(Section):
+    """Logging, on standard error."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.JSON
+
+
+class HttpService(Section):
+    """A service without gRPC."""
+
+    http: HostPort
+    """Metrics and health. *restart*"""
+
+
+class RpcService(HttpService):
+    """A service with gRPC."""
+
+    grpc: HostPort
+    """Where it listens. *restart*"""
+    target: str = ""
+    """How the others reach it; blank: at the port above on this machine. *restart*"""
+
+    @property
+    def reached_at(self) -> str:
+        """The gRPC target that clients of this service dial."""
+        if self.target:
+            return self.target
+        wildcard = self.grpc.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        return str(Endpoint("127.0.0.1" if wildcard else self.grpc.host, self.grpc.port))
+
+
+def _any(port: int) -> Endpoint:
+    return Endpoint("0.0.0.0", port)  # noqa: S104 - in a pod the network policy is what limits access
+
+
+class Services(Section):
+    """Where each service listens."""
+
+    ingress: HttpService = HttpService(http=_any(9101))
+    policy: RpcService = RpcService(http=_any(9102), grpc=_any(7100))
+    delivery: RpcService = RpcService(http=_any(9103), grpc=_any(7300))
+    keys: RpcService = RpcService(http=_any(9104), grpc=_any(7200))
+    grace_period: Duration = timedelta(seconds=30)
+    """How long a stopping service may take to finish what it has in hand."""
+
+
+class Auth(Section):
+    """Who may call the gRPC services."""
+
+    tokens_directory: FilePath = Path("/etc/gatepost/tokens")
+    """Holds service.token, operator.token and viewer.token, one token a line."""

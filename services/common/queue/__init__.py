@@ -1,0 +1,1 @@
+"""The queue's vocabulary, shared by ingress (which publishes) and delivery (which consumes)."""

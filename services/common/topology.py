@@ -1,0 +1,169 @@
+"""The streams, consumer and buckets that Gatepost keeps in JetStream.
+
+`ensure` creates what is missing, from `gatepost topology ensure` or `gatepost up`. A starting
+service never changes anything: it calls `verify` and is not ready while that names a problem.
+
+QUEUE has no limit of age, count or octets on purpose: message schedules exclude `discard: new`, and
+`discard: old` with any limit would delete mail that was acknowledged. The server's own
+`max_file_store` is the limit, and there a publish fails cleanly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.common.jetstream import JetStream, StoreError
+from services.common.queue.subjects import (
+    CONTENT_STREAM,
+    DEAD_STREAM,
+    DELIVERY_CONSUMER,
+    EVENTS_STREAM,
+    QUEUE_STREAM,
+)
+
+MIN_SERVER_VERSION: Final = (2, 14, 5)
+"""The first nats-server whose message schedules can be relied on."""
+
+ACK_WAIT_S: Final = 60
+"""How long a worker may be silent about a message; it says `in_progress` at a third of that."""
+
+MAX_ACK_PENDING: Final = 2000
+"""More than what all workers together hold at a time; nothing waits in it, so it is not a queue."""
+
+BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologySettings:
+    """What of the topology is for the operator to say."""
+
+    replicas: int = 1
+    events_max_age_s: int = 7 * 24 * 3600
+    events_max_octets: int = 256 << 20
+
+
+def _nanoseconds(seconds: int) -> int:
+    return seconds * 1_000_000_000
+
+
+def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
+    """The streams and buckets by name, as the server's JSON has them."""
+    common = {
+        "storage": "file",
+        "num_replicas": settings.replicas,
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_msgs_per_subject": -1,
+        "max_msg_size": -1,
+        "discard": "old",
+        "allow_direct": True,
+    }
+    table: dict[str, dict[str, Any]] = {
+        QUEUE_STREAM: {
+            **common,
+            "subjects": ["queue.*.*.*"],
+            "retention": "workqueue",
+            "allow_msg_schedules": True,
+            "allow_atomic": True,
+        },
+        CONTENT_STREAM: {**common, "subjects": ["content.*.*"], "retention": "limits"},
+        DEAD_STREAM: {**common, "subjects": ["dead.*"], "retention": "limits"},
+        EVENTS_STREAM: {
+            **common,
+            "subjects": ["events.*.*"],
+            "retention": "limits",
+            "max_age": _nanoseconds(settings.events_max_age_s),
+            "max_bytes": settings.events_max_octets,
+            # A lost event costs a line of a history, not a mail; asynchronous is ten times cheaper.
+            **({"persist_mode": "async"} if settings.replicas == 1 else {}),
+        },
+    }
+    for bucket in BUCKETS:
+        table[f"KV_{bucket}"] = {
+            **common,
+            "subjects": [f"$KV.{bucket}.>"],
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+        }
+    return {name: {"name": name, **config} for name, config in table.items()}
+
+
+CONSUMER: Final[Mapping[str, Any]] = {
+    "durable_name": DELIVERY_CONSUMER,
+    "filter_subject": "queue.ready.>",
+    "ack_policy": "explicit",
+    "ack_wait": _nanoseconds(ACK_WAIT_S),
+    # Any other value strands mail: what was handed out too often is never handed out again.
+    "max_deliver": -1,
+    "max_ack_pending": MAX_ACK_PENDING,
+}
+
+
+async def ensure(store: JetStream, settings: TopologySettings) -> list[str]:
+    """Create what is missing and return the names of it. What exists is left as it is.
+
+    Raises `StoreError`.
+    """
+    created = []
+    for name, config in streams(settings).items():
+        if await store.stream_state(name) is None:
+            await store.create_stream(config)
+            created.append(name)
+    if await store.consumer_state(QUEUE_STREAM, DELIVERY_CONSUMER) is None:
+        await store.create_consumer(QUEUE_STREAM, CONSUMER)
+        created.append(f"{QUEUE_STREAM}/{DELIVERY_CONSUMER}")
+    return created
+
+
+async def verify(store: JetStream, settings: TopologySettings) -> list[str]:
+    """What is unsafe or missing, one line for each problem; empty when all is well."""
+    if not store.connected:
+        return ["NATS is not connected"]
+    problems = _version_problems(store.server_version)
+    try:
+        for name, wanted in streams(settings).items():
+            state = await store.stream_state(name)
+            if state is None:
+                problems.append(f"stream {name} is missing; run `gatepost topology ensure`")
+                continue
+            problems += _differences(f"stream {name}", wanted, state.config)
+        consumer = await store.consumer_state(QUEUE_STREAM, DELIVERY_CONSUMER)
+        if consumer is None:
+            problems.append(
+                f"consumer {DELIVERY_CONSUMER} is missing; run `gatepost topology ensure`"
+            )
+        else:
+            problems += _differences(f"consumer {DELIVERY_CONSUMER}", CONSUMER, consumer.config)
+        if (await store.storage_use()).limit is None:
+            problems.append("the NATS account has no storage limit; set max_file_store")
+    except StoreError as error:
+        problems.append(f"NATS does not answer: {error}")
+    return problems
+
+
+def _version_problems(version: tuple[int, int, int]) -> list[str]:
+    if version >= MIN_SERVER_VERSION:
+        return []
+    wanted, found = (".".join(map(str, numbers)) for numbers in (MIN_SERVER_VERSION, version))
+    return [f"nats-server {wanted} or newer is needed, this is {found}"]
+
+
+def _differences(what: str, wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
+    """Where a configuration is not what it must be. The server leaves out what is zero or false."""
+    problems = []
+    for key, value in wanted.items():
+        found = actual.get(key)
+        if key in _TUNABLE or found == value or (found is None and not value):
+            continue
+        problems.append(f"{what}: {key} is {found!r}, it must be {value!r}")
+    return problems
+
+
+_TUNABLE: Final = frozenset({"max_ack_pending", "ack_wait"})
+"""An operator may tune these by hand without endangering mail."""

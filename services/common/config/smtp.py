@@ -8,7 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from services.common.config.types import Domain, Duration, FilePath, Section, Size
+from services.common.config.types import Domain, FilePath, Section, Size
+from services.common.mail.domain import AddressError, parse_domain
 
 
 class Role(StrEnum):
@@ -63,14 +64,19 @@ def _default_listeners() -> tuple[Listener, ...]:
     )
 
 
+def _own_name() -> str:
+    """The machine's name without asking the DNS; names that are no domain get a stand-in."""
+    try:
+        name = parse_domain(socket.gethostname())
+    except AddressError:
+        return "localhost.localdomain"
+    return name if "." in name else f"{name}.localdomain"
+
+
 class Smtp(Section):
     """The SMTP edge."""
 
-    hostname: Domain = Field(
-        default_factory=lambda: (
-            socket.getfqdn() if "." in socket.getfqdn() else "localhost.localdomain"
-        )
-    )
+    hostname: Domain = Field(default_factory=_own_name)
     """Our name: in the greeting, in Received fields, and as the HELO name of outgoing sessions."""
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)] = Field(
         default_factory=_default_listeners

@@ -39,7 +39,7 @@ check: lint proto-check test ## Everything that CI runs
 .PHONY: lint
 lint: setup ## Format, style, types, walls between the services, protos
 	@echo "lint: ruff format" && $(BIN)/ruff format --check --quiet
-	@echo "lint: ruff check" && $(BIN)/ruff check --quiet
+	@echo "lint: ruff check" && $(BIN)/ruff check --quiet --output-format concise
 	@echo "lint: mypy" && $(BIN)/mypy
 	@echo "lint: import-linter" && $(BIN)/lint-imports --no-logo
 	@echo "lint: buf" && $(BIN)/buf lint

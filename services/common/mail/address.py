@@ -5,13 +5,16 @@ here, so that no two parts of the product can read one text as two addresses.
 
 Guarantees: parsing raises `AddressError` and nothing else; a `Mailbox` printed with `str` parses to
 an equal one; the local part is never interpreted (percent hack, bang path and sub-address are for
-policy to judge). Refuses: comments, folding white space, control characters, RFC 2047 decoding (an
-encoded word is an ordinary local part), route addresses that do not parse (valid ones are dropped,
-RFC 5321 Appendix C), and in local parts the compatibility characters whose normal form holds ASCII
-(a full-width `@` would turn into a real one in somebody else's hands). Deviation: an empty quoted
-local part (`""@example.org`), which the grammar allows, is refused; it names nobody and is an empty
-path component or key elsewhere. Deviation: spaces after the colon of `MAIL FROM:` are ignored, as
-many clients send one.
+policy to judge).
+
+Refuses: comments, folding white space, control characters, RFC 2047 decoding (an encoded word is an
+ordinary local part), source routes that do not parse (valid ones are dropped, RFC 5321 Appendix C),
+and in local parts the compatibility characters whose normal form holds ASCII (a full-width `@`
+would turn into a real one in somebody else's hands).
+
+Deviation: an empty quoted local part (`""@example.org`), which the grammar allows, is refused; it
+names nobody and would be an empty key or path component elsewhere.
+Deviation: spaces after the colon of `MAIL FROM:` are ignored, since many clients send one.
 """
 
 import re
@@ -63,11 +66,11 @@ _NEEDS_BACKSLASH = re.compile(r'(["\\])')
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """An address. `local_part` is the unquoted value; `domain` is canonical, or "" for a bare
-    `<postmaster>`.
+    """An address: the local part without quoting, and the canonical domain.
 
-    The constructor raises `AddressError` for parts that no parser here would give, so that an
-    address put together from a database or a peer's record is as trustworthy as a parsed one.
+    The domain is "" for `POSTMASTER` alone. The constructor raises `AddressError` for parts that
+    no parser here would give, so that an address put together from a record or a database is
+    as trustworthy as a parsed one.
     """
 
     local_part: str
@@ -77,7 +80,7 @@ class Mailbox:
         _check_local_part(self.local_part)
         if self.domain:
             _check_canonical_domain(self.domain)
-        elif self.local_part.lower() != "postmaster":
+        elif self.local_part != "postmaster":
             raise AddressError("only postmaster may stand without a domain")
         if len(str(self).encode()) + 2 > MAX_PATH_OCTETS:
             raise AddressError(f"the path is longer than {MAX_PATH_OCTETS} octets")
@@ -89,8 +92,8 @@ class Mailbox:
     @property
     def key(self) -> str:
         """For comparing and looking up: case-folded, normalised local part and canonical domain."""
-        folded = unicodedata.normalize("NFC", self.local_part.casefold())
-        return f"{folded}@{self.domain}"
+        folded = unicodedata.normalize("NFD", self.local_part).casefold()
+        return f"{unicodedata.normalize('NFC', folded)}@{self.domain}"
 
     @property
     def domain_unicode(self) -> str:
@@ -114,8 +117,9 @@ class Mailbox:
 
 
 def parse_mailbox(text: str, *, smtputf8: bool = False) -> Mailbox:
-    """The address in `local@domain` or a bare `postmaster`, without angle brackets; raises
-    `AddressError`.
+    """The address in `local@domain` or a bare `postmaster`, without brackets.
+
+    Raises `AddressError`.
     """
     # RFC 5321 §4.5.1: postmaster without a domain, in any case, must be accepted.
     if text.lower() == "postmaster":
@@ -128,15 +132,17 @@ def parse_mailbox(text: str, *, smtputf8: bool = False) -> Mailbox:
 
 
 def make_mailbox(local_part: str, domain: str) -> Mailbox:
-    """An address of an unquoted local part and a domain or literal in any valid spelling; raises
-    `AddressError`.
+    """An address of an unquoted local part and a domain or literal in any valid spelling.
+
+    Raises `AddressError`.
     """
     return Mailbox(local_part, _canonical_domain(domain))
 
 
 def parse_reverse_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox | None, str]:
-    """What follows `MAIL FROM:`: the sender (None for `<>`) and the text of the parameters; raises
-    `AddressError`.
+    """What follows `MAIL FROM:`: the sender (None for `<>`) and the text of the parameters.
+
+    Raises `AddressError`.
     """
     path, parameters = _split_path(argument)
     if path == "<>":
@@ -148,7 +154,10 @@ def parse_reverse_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox | None
 
 
 def parse_forward_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox, str]:
-    """What follows `RCPT TO:`: the recipient and the parameters' text; raises `AddressError`."""
+    """What follows `RCPT TO:`: the recipient and the text of the parameters.
+
+    Raises `AddressError`.
+    """
     path, parameters = _split_path(argument)
     if path == "<>":
         raise AddressError("the forward-path is empty")
@@ -224,8 +233,7 @@ def _canonical_domain(text: str) -> str:
     return _canonical_name(text)
 
 
-# The same few thousand domains come again and again; IDNA and the label checks are most of the cost
-# of an address.
+# The same few thousand domains come again and again, and checking them is most of the work.
 _canonical_name = lru_cache(maxsize=4096)(parse_domain)
 
 

@@ -1,11 +1,12 @@
 """The addresses of From fields: RFC 5322 §3.4 and §3.6.2, groups of RFC 6854, UTF-8 of RFC 6532.
 
 For checks that compare the author with other identities. Reads comments, quoted strings, display
-names (with the dots and `@` that people do not quote), folding already undone and the obsolete
-routes; decodes no encoded word, so nothing in one can become an address. Everything that two
-readers could understand differently is a `problem`, and a caller must then trust none of the
-addresses: more than one field, no address, something left over beside an address, nesting without
-end.
+names (with the dots that people do not quote, or the address once more), groups and obsolete
+routes; decodes no encoded word, so nothing in one can become an address.
+
+Everything that two readers could understand differently is a `problem`, and a caller must then
+trust none of the addresses: more than one field, no address, something left over beside an address,
+another address for a display name.
 """
 
 import re
@@ -33,9 +34,7 @@ class FromProblem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Authors:
-    """All addresses that were found, in order, and the first problem; `only` when there is exactly
-    one and no problem.
-    """
+    """All addresses that were found, in order, and the first problem."""
 
     addresses: tuple[Mailbox, ...] = ()
     problem: FromProblem | None = None
@@ -165,9 +164,15 @@ def _entries(tokens: Iterator[_Token]) -> Iterator[_Tokens]:
 
 def _check_phrase(name: _Tokens, *, nested: bool) -> None:
     """A group has a name and holds no other group."""
-    words = all(token.kind in (_Kind.ATOM, _Kind.QUOTED) or token.is_special(".") for token in name)
-    if nested or not name or not words:
+    if nested or not name or not _is_phrase(name):
         raise _Malformed
+
+
+def _is_phrase(tokens: _Tokens) -> bool:
+    """Words, and the dots of initials that RFC 5322 §4.1 calls obsolete and everybody writes."""
+    return all(
+        token.kind in (_Kind.ATOM, _Kind.QUOTED) or token.is_special(".") for token in tokens
+    )
 
 
 def _mailbox(entry: _Tokens) -> Mailbox:
@@ -180,9 +185,7 @@ def _mailbox(entry: _Tokens) -> Mailbox:
     name, angle = entry[: opening[0]], entry[opening[0] + 1 : -1]
     mailbox = _addr_spec(_without_route(angle))
     # An address for a name: readers differ on which of the two they take, so they must be the same.
-    if any(token.is_special("@") for token in name) and _addr_spec(name).key != mailbox.key:
-        raise _Malformed
-    if any(token.kind is _Kind.LITERAL for token in name):
+    if not _is_phrase(name) and _addr_spec(name).key != mailbox.key:
         raise _Malformed
     return mailbox
 

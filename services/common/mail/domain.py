@@ -25,6 +25,8 @@ MAX_LABEL_OCTETS = 63
 MAX_HELO_OCTETS = 255
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.ASCII)
+# What resolver libraries read as part of an IPv4 address, hexadecimal included.
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _IPV6_TAG = "ipv6:"
 
 
@@ -67,7 +69,7 @@ def parse_domain(text: str) -> str:
     if len(text) > MAX_DOMAIN_OCTETS:
         raise AddressError(f"the domain is longer than {MAX_DOMAIN_OCTETS} octets")
     labels = [_canonical_label(label) for label in text.split(".")]
-    if labels[-1].isdigit():
+    if _NUMBER.fullmatch(labels[-1]):
         raise AddressError("the domain ends in a number; an address must stand in brackets")
     domain = ".".join(labels)
     if len(domain) > MAX_DOMAIN_OCTETS:

@@ -38,9 +38,11 @@ class _Sequence:
         self._last = -1
         self._lock = threading.Lock()
 
-    def next(self, candidate: int) -> int:
+    def next(self, milliseconds: int, random: int) -> int:
+        candidate = milliseconds << _RANDOM_BITS | random
         with self._lock:
-            self._last = candidate if candidate > self._last else self._last + 1
+            # Going on by a random step rather than by one keeps the next id hard to guess.
+            self._last = candidate if candidate > self._last else self._last + 1 + random
             return self._last
 
 
@@ -51,7 +53,7 @@ def new_session_id() -> str:
     """A new id for one connection, 13 characters."""
     milliseconds = (time.time_ns() // 1_000_000 - _EPOCH_MS) % (1 << _TIME_BITS)
     random = int.from_bytes(os.urandom(4), "big") >> (32 - _RANDOM_BITS)
-    return _encoded(_sequence.next(milliseconds << _RANDOM_BITS | random))
+    return _encoded(_sequence.next(milliseconds, random))
 
 
 def message_id(session: str, n: int) -> str:

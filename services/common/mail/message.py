@@ -33,7 +33,7 @@ _EMPTY_FIRST_LINE = re.compile(rb"\r?\n")
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _NAME = re.compile(rb"[!-9;-~]+")
 _LINE_END = re.compile(rb"\r?\n(?=[ \t])")
-_FOLDING_SPACE = re.compile(rb"(?<=[^ ]) (?=[^ ])")
+_FOLDING_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
 
 
 class HeaderError(ValueError):
@@ -174,9 +174,7 @@ def from_addresses(block: HeaderBlock) -> Authors:
 
 
 def unfold(raw: bytes) -> bytes:
-    """`raw` with its folds removed (RFC 5322 §2.2.3): line ends before white space go, the white
-    space stays.
-    """
+    """`raw` without its folds (RFC 5322 §2.2.3): the line ends before white space are removed."""
     return _LINE_END.sub(b"", raw)
 
 
@@ -194,25 +192,27 @@ def folded(name: str, *parts: str, limit: int = FOLD_AT, utf8: bool = False) -> 
     lines = [f"{name}:".encode()]
     for part in parts:
         clean = one_line(part, limit=MAX_VALUE_OCTETS)
-        octets = clean.encode() if utf8 else clean.encode("ascii", errors="backslashreplace")
-        _append_part(lines, octets, limit=limit)
+        if not utf8:
+            clean = clean.encode("ascii", errors="backslashreplace").decode("ascii")
+        _append_part(lines, clean, limit=limit)
     return b"\r\n".join(lines) + b"\r\n"
 
 
-def _append_part(lines: list[bytes], part: bytes, *, limit: int) -> None:
-    fits_line = len(lines) > 1 and len(part) < limit
-    if fits_line or len(lines[-1]) + 1 + len(part) <= limit:
-        _append(lines, b" " + part, limit=limit)
+def _append_part(lines: list[bytes], part: str, *, limit: int) -> None:
+    """As a whole if it fits this line or the next one, otherwise word by word."""
+    octets = b" " + part.encode()
+    if len(octets) <= (limit if len(lines) > 1 else limit - len(lines[0])):
+        _append(lines, octets, limit=limit)
         return
     for word in _FOLDING_SPACE.split(part):
-        for at in range(0, len(word), MAX_WORD_OCTETS):
-            _append(lines, b" " + word[at : at + MAX_WORD_OCTETS], limit=limit)
+        # A character has up to four octets, and none may be cut in two.
+        step = MAX_WORD_OCTETS if word.isascii() else MAX_WORD_OCTETS // 4
+        for at in range(0, len(word), step):
+            _append(lines, b" " + word[at : at + step].encode(), limit=limit)
 
 
 def _append(lines: list[bytes], piece: bytes, *, limit: int) -> None:
-    """On the last line, or on a new one. A name is not left alone on its line, which some readers
-    trip over.
-    """
+    """On the last line, or on a new one; some readers trip over a name alone on its line."""
     alone = len(lines) == 1 and lines[0].endswith(b":")
     if len(lines[-1]) + len(piece) <= (MAX_LINE_OCTETS if alone else limit):
         lines[-1] += piece

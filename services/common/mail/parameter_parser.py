@@ -19,6 +19,7 @@ from services.common.mail.parameters import (
     Notify,
     RecipientParameters,
     Ret,
+    is_utf8_type,
 )
 from services.common.mail.reply import BAD_ARGUMENTS, UNKNOWN_PARAMETER, Reply
 from services.common.mail.xtext import decode_xtext
@@ -159,10 +160,5 @@ def _orcpt(value: str, *, smtputf8: bool) -> str:
         raise ValueError("not an address type, a semicolon and an address")
     if len(value.encode(errors="replace")) > MAX_ORCPT_OCTETS:
         raise ValueError(f"longer than {MAX_ORCPT_OCTETS} octets")
-    bare = kind.lower() == "utf-8" and smtputf8
-    if bare and not address.isprintable():
-        raise ValueError("the address is not printable")
-    ascii_part = "".join(filter(str.isascii, address)) if bare else address
-    if ascii_part or not bare:
-        decode_xtext(ascii_part)
+    decode_xtext(address, utf8=smtputf8 and is_utf8_type(kind))
     return value

@@ -77,7 +77,20 @@ class RecipientParameters:
 
     notify: frozenset[Notify] = frozenset()
     orcpt: str | None = None
-    """`addr-type;address` exactly as received."""
+    """`addr-type;address` exactly as received; see `original_recipient`."""
+
+    @property
+    def original_recipient(self) -> str | None:
+        """ORCPT decoded, as the field of that name in a report has it (RFC 3464 §2.3.1)."""
+        if self.orcpt is None:
+            return None
+        kind, _, address = self.orcpt.partition(";")
+        return f"{kind};{decode_xtext(address, utf8=is_utf8_type(kind))}"
+
+
+def is_utf8_type(kind: str) -> bool:
+    """Whether an address type is the one of RFC 6533, whose addresses may be bare UTF-8."""
+    return kind.lower() == "utf-8"
 
 
 def mail_options(parameters: MailParameters, *, offered: Collection[str]) -> list[str]:

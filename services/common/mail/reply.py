@@ -20,6 +20,7 @@ MAX_LINE_OCTETS = 512
 MAX_TEXT_OCTETS = MAX_LINE_OCTETS - len("550 5.123.123 ") - len("\r\n")
 # More lines than any sane peer sends; a reply without end is none.
 MAX_PARSED_LINES = 100
+MAX_PARSED_LINE_OCTETS = 2048
 
 _NO_TEXT = "(no text)"
 _ENHANCED = re.compile(r"[245](?:\.(?:0|[1-9][0-9]{0,2})){2}", re.ASCII)
@@ -96,8 +97,8 @@ def parse_reply(lines: Sequence[bytes]) -> Reply:
     Lines are joined by a space. Without a final line, or with codes of different classes, the reply
     is 451 4.5.0. A missing or disagreeing enhanced code becomes `x.0.0`.
     """
-    lines = lines[:MAX_PARSED_LINES]
-    parsed = [_LINE.fullmatch(line.rstrip(b"\r\n")) for line in lines]
+    lines = [line[:MAX_PARSED_LINE_OCTETS].rstrip(b"\r\n") for line in lines[:MAX_PARSED_LINES]]
+    parsed = [_LINE.fullmatch(line) for line in lines]
     codes = [int(match[1]) for match in parsed if match]
     last = parsed[-1] if parsed else None
     if last is None or last[2] == b"-" or len({code // 100 for code in codes}) != 1:
@@ -111,7 +112,7 @@ def parse_reply(lines: Sequence[bytes]) -> Reply:
 
 
 def _decoded(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="backslashreplace").strip("\r\n ")
+    return raw.decode("utf-8", errors="backslashreplace").strip(" ")
 
 
 def _assembled(code: int, texts: Sequence[str]) -> Reply:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import format_datetime
 from ipaddress import IPv4Address, IPv6Address
 
 from services.common.mail.address import AddressError, HeloKind, HeloName, Mailbox, parse_domain
@@ -19,11 +18,14 @@ from services.common.mail.message import folded
 from services.common.mail.printable import REPLACEMENT
 
 # Long enough for every cipher name and honest host name; what is cut was meant to be noise.
-MAX_COMMENT_WORD_CHARACTERS = 128
+MAX_WORD_CHARACTERS = 128
 
 # Parentheses and backslashes would end or bend the comment; anything else unusual is not worth a
 # risk.
-_NOT_IN_COMMENT = re.compile(r"[^A-Za-z0-9._:/+\[\]-]")
+_HARMFUL = re.compile(r"[^A-Za-z0-9._:/+\[\]-]")
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,13 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who handed the mail over: the name it gave, the address it has, the name its address has
-    (unverified or None).
-    """
+    """Who handed the mail over."""
 
     helo: HeloName
+    """The name it gave."""
     address: IPv4Address | IPv6Address
     reverse_name: str | None = None
+    """The name that reverse DNS gives the address, if any; a stranger chose it."""
 
 
 def received_field(
@@ -80,16 +82,17 @@ def received_field(
     received_at: datetime,
     tls: TlsSession | None = None,
 ) -> bytes:
-    """The `Received` field of a mail taken from a client, with its CRLF; `received_at` must know
-    its time zone.
+    """The `Received` field, with its CRLF, of a mail taken from a client.
+
+    Raises ValueError if `by` is no domain or `received_at` knows no time zone.
     """
     return folded(
         "Received",
         f"from {_from_clause(origin)}",
         f"by {parse_domain(by)} (Gatepost)",
         f"with {protocol.keyword}{_tls_comment(tls)}",
-        f"id {_comment_word(message_id)}{_for_clause(recipients, protocol=protocol)};",
-        _date(received_at),
+        f"id {_harmless(message_id)}{_for_clause(recipients, protocol=protocol)};",
+        date_text(received_at),
         utf8=protocol.smtputf8,
     )
 
@@ -101,20 +104,16 @@ def return_path_field(reverse_path: Mailbox | None) -> bytes:
 
 
 def _from_clause(origin: Origin) -> str:
-    """RFC 5321 §4.4 Extended-Domain; a name that is neither domain nor literal is only a remark in
-    a comment.
-    """
+    """Extended-Domain; a name that is neither domain nor literal is a remark in a comment."""
     literal = literal_text(origin.address)
     if origin.helo.kind is HeloKind.INVALID:
-        return f"{literal} (helo {_comment_word(origin.helo.value)})"
+        return f"{literal} (helo {_harmless(origin.helo.value)})"
     reverse = _reverse_name(origin.reverse_name)
     return f"{origin.helo.value} ({reverse}{literal})"
 
 
 def _reverse_name(name: str | None) -> str:
-    """The name as TCP-info wants it, with a space behind; nothing if it is no domain (whoever runs
-    the zone chose it).
-    """
+    """The name as TCP-info wants it, with a space behind; "" if it is no domain."""
     try:
         return f"{parse_domain(name.removesuffix('.'))} " if name else ""
     except AddressError:
@@ -124,7 +123,7 @@ def _reverse_name(name: str | None) -> str:
 def _tls_comment(tls: TlsSession | None) -> str:
     if not tls:
         return ""
-    return f" (version={_comment_word(tls.version)} cipher={_comment_word(tls.cipher)})"
+    return f" (version={_harmless(tls.version)} cipher={_harmless(tls.cipher)})"
 
 
 def _for_clause(recipients: Sequence[Mailbox], *, protocol: Protocol) -> str:
@@ -133,11 +132,15 @@ def _for_clause(recipients: Sequence[Mailbox], *, protocol: Protocol) -> str:
     return f" for <{recipients[0]}>"
 
 
-def _comment_word(text: str) -> str:
-    return _NOT_IN_COMMENT.sub(REPLACEMENT, text[:MAX_COMMENT_WORD_CHARACTERS]) or REPLACEMENT
+def _harmless(text: str) -> str:
+    """`text` as one word that may stand in a comment or a clause."""
+    return _HARMFUL.sub(REPLACEMENT, text[:MAX_WORD_CHARACTERS]) or REPLACEMENT
 
 
-def _date(moment: datetime) -> str:
+def date_text(moment: datetime) -> str:
+    """The date-time of RFC 5322 §3.3 in the zone of `moment`; ValueError if it knows none."""
     if moment.tzinfo is None:
         raise ValueError("the time of a trace field must know its time zone")
-    return format_datetime(moment)
+    # Not strftime's %a and %b: those speak the language of the process.
+    day, month = _DAYS[moment.weekday()], _MONTHS[moment.month - 1]
+    return f"{day}, {moment.day} {month} {moment:%Y %H:%M:%S %z}"

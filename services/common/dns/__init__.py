@@ -1,6 +1,8 @@
 """DNS behind one protocol. The only package that imports dnspython.
 
-`answer` holds the values and the `Resolver` protocol, `lookup` the typed lookups on top of it.
+`answer` holds the values and the `Resolver` protocol, `lookup` the typed lookups on top of it,
+`resolver` the implementation: `name` (spelling), `servers` (whom to ask), `exchange` (asking one),
+`reply` (what it said), `cache`.
 """
 
 from services.common.dns.answer import (
@@ -15,11 +17,17 @@ from services.common.dns.answer import (
     TlsaRecord,
 )
 from services.common.dns.lookup import BOTH_FAMILIES, Lookup, addresses, mx, ptr, txt
+from services.common.dns.name import InvalidNameError, canonical
+from services.common.dns.options import DnsOptions
+from services.common.dns.resolver import DnsResolver
 
 __all__ = [
     "BOTH_FAMILIES",
     "Answer",
+    "DnsOptions",
+    "DnsResolver",
     "IPAddress",
+    "InvalidNameError",
     "Lookup",
     "MxRecord",
     "Record",
@@ -29,6 +37,7 @@ __all__ = [
     "Status",
     "TlsaRecord",
     "addresses",
+    "canonical",
     "mx",
     "ptr",
     "txt",

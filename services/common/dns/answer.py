@@ -1,7 +1,7 @@
 """The vocabulary of DNS lookups: what is asked, what comes back, who can answer.
 
-RFC 1035 (records), RFC 2308 (the two kinds of "no": no such name, no such data), RFC 7505 (null MX),
-RFC 6698 (TLSA). Nothing here does I/O or knows a library.
+RFC 1035 (records), RFC 2308 (the two kinds of "no": no such name, no such data), RFC 7505 (null
+MX), RFC 6698 (TLSA). Nothing here does I/O or knows a library.
 
 Guarantees: an answer is a value, and a failure is one too. No lookup raises because of what a name,
 a server or the network did; "cannot tell just now" is `Status.TEMPORARY`, never an empty answer.
@@ -42,7 +42,8 @@ class Status(StrEnum):
     NXDOMAIN = "nxdomain"
     """The name does not exist (RFC 2308 §2.1), or could not exist: it is not a domain name."""
     TEMPORARY = "temporary"
-    """Nobody can tell just now: no answer in time, SERVFAIL, a loop, an answer that makes no sense."""
+    """Nobody can tell just now: no answer in time, SERVFAIL, a loop, an answer that makes no
+    sense."""
 
     @property
     def definite(self) -> bool:
@@ -89,25 +90,28 @@ Record: TypeAlias = IPv4Address | IPv6Address | MxRecord | TlsaRecord | SoaRecor
 class Answer:
     """What one question brought.
 
-    `records` holds values of one type, by `rdtype`: A and AAAA `IPv4Address` / `IPv6Address`; MX `MxRecord`;
-    TXT `bytes` (the strings of a record joined, one value per record); PTR, CNAME and NS `str`; TLSA `TlsaRecord`;
-    SOA `SoaRecord`. It is empty unless `status` is OK, and never empty then. The order is the server's.
+    `records` holds values of one type, by `rdtype`: A and AAAA `IPv4Address` / `IPv6Address`; MX
+    `MxRecord`; TXT `bytes` (the strings of a record joined, one value per record); PTR, CNAME and
+    NS `str`; TLSA `TlsaRecord`; SOA `SoaRecord`. It is empty unless `status` is OK, and never empty
+    then. The order is the server's.
     """
 
     name: str
-    """The name asked for: lower-case, no final dot (as given, made printable, if it is no domain name)."""
+    """The name asked for: lower-case, no final dot (as given, made printable, if it is no domain
+    name)."""
     rdtype: RecordType
     status: Status
     records: tuple[Record, ...] = ()
     canonical: str = ""
     """The owner of the records after CNAMEs (RFC 7672 §2.2.2 needs it); blank without records."""
     authentic: bool = False
-    """The server said that it validated the answer (AD, RFC 4035 §3.2.3), for every step of a CNAME chain.
-    Worth as much as the path to that server is."""
+    """The server said that it validated the answer (AD, RFC 4035 §3.2.3), for every step of a CNAME
+    chain. Worth as much as the path to that server is."""
     ttl: int = 0
     """Seconds that the answer may be kept, when it came in. A cached answer is not counted down."""
     detail: str = ""
-    """Failures: one printable line, what was asked of whom and what happened. Blank if `status` is OK."""
+    """Failures: one printable line, what was asked of whom and what happened. Blank if `status` is
+    OK."""
 
 
 class Resolver(Protocol):
@@ -116,12 +120,14 @@ class Resolver(Protocol):
     async def query(self, name: str, rdtype: RecordType) -> Answer:
         """Ask for the records of one type.
 
-        `name` is absolute whether or not it ends in a dot: there is no search list. Letter case does not matter;
-        valid U-labels are converted. A string that is no domain name is answered NXDOMAIN without asking anybody.
-        Bounded by the resolver's deadline. Raises nothing but CancelledError.
+        `name` is absolute whether or not it ends in a dot: there is no search list. Letter case
+        does not matter; valid U-labels are converted. A string that is no domain name is answered
+        NXDOMAIN without asking anybody. Bounded by the resolver's deadline. Raises nothing but
+        CancelledError.
         """
         ...
 
     def cached(self, name: str, rdtype: RecordType) -> Answer | None:
-        """The answer, if it is known already and still good; None otherwise. Asks nobody, costs microseconds."""
+        """The answer, if it is known already and still good; None otherwise. Asks nobody, costs
+        microseconds."""
         ...

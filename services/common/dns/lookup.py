@@ -1,7 +1,7 @@
 """The lookups that mail makes most, with typed results.
 
-RFC 5321 §5.1 (MX and addresses), RFC 1035 §3.5 (reverse names). Free functions over any `Resolver`: they add
-types and join the two address families, and decide nothing about mail.
+RFC 5321 §5.1 (MX and addresses), RFC 1035 §3.5 (reverse names). Free functions over any `Resolver`:
+they add types and join the two address families, and decide nothing about mail.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Lookup(Generic[T]):
     ttl: int = 0
     detail: str = ""
     partial: bool = False
-    """Some records were found and others could not be looked up just now (`detail` says why): that something is
-    not among `records` proves nothing."""
+    """Some records were found and others could not be looked up just now (`detail` says why): that
+    something is not among `records` proves nothing."""
 
 
 async def addresses(
@@ -40,8 +40,8 @@ async def addresses(
 ) -> Lookup[IPAddress]:
     """The addresses of a host, in the order of `families` (A, AAAA, or both).
 
-    OK as soon as one family has an address; otherwise TEMPORARY if one could not be looked up, since "it has no
-    address" would then be a guess; otherwise NO_DATA or NXDOMAIN.
+    OK as soon as one family has an address; otherwise TEMPORARY if one could not be looked up,
+    since "it has no address" would then be a guess; otherwise NO_DATA or NXDOMAIN.
     """
     if not families or set(families) - set(BOTH_FAMILIES):
         raise ValueError(f"families must be A, AAAA or both, not {list(families)}")
@@ -50,9 +50,11 @@ async def addresses(
 
 
 async def mx(resolver: Resolver, domain: str) -> Lookup[MxRecord]:
-    """The mail exchanges of a domain by preference; equal ones in the server's order (shuffle those yourself).
+    """The mail exchanges of a domain by preference; equal ones in the server's order (shuffle those
+    yourself).
 
-    A null MX (RFC 7505) is an OK lookup whose only record `is_null`. NO_DATA is where the implicit MX begins.
+    A null MX (RFC 7505) is an OK lookup whose only record `is_null`. NO_DATA is where the implicit
+    MX begins.
     """
     answer = await resolver.query(domain, RecordType.MX)
     found = _typed(answer, MxRecord)
@@ -60,13 +62,15 @@ async def mx(resolver: Resolver, domain: str) -> Lookup[MxRecord]:
 
 
 async def txt(resolver: Resolver, name: str) -> Lookup[bytes]:
-    """The TXT records of a name, each with its strings joined without a gap (RFC 7208 §3.3, RFC 6376 §3.6.2.2)."""
+    """The TXT records of a name, each with its strings joined without a gap (RFC 7208 §3.3, RFC
+    6376 §3.6.2.2)."""
     answer = await resolver.query(name, RecordType.TXT)
     return _lookup(answer, _typed(answer, bytes))
 
 
 async def ptr(resolver: Resolver, address: IPAddress) -> Lookup[str]:
-    """The names that an address says it has. Anybody can claim any name: look it up the other way too."""
+    """The names that an address says it has. Anybody can claim any name: look it up the other way
+    too."""
     answer = await resolver.query(address.reverse_pointer, RecordType.PTR)
     return _lookup(answer, _typed(answer, str))
 

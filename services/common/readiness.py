@@ -73,9 +73,9 @@ class Readiness:
             self._stopped = True
             self.require("stop", reason=reason)
 
-    async def changed(self) -> None:
-        """Return after the next change of any condition."""
-        await self._change.wait()
+    def next_change(self) -> asyncio.Event:
+        """An event that the next change of any condition sets; take it before you look."""
+        return self._change
 
     def _changed(self, condition: Condition) -> None:
         # Whoever waits is woken by this change; whoever comes now waits for the next one.

@@ -20,6 +20,9 @@ _ADAPTERS = {
     "spf": ("services.policy",),
 }
 
+# Runs the service that is named on the command line, and so loads `services.<service>.app` by name.
+_LAUNCHER = "services.cli.serve"
+
 
 @pytest.mark.parametrize(("library", "places"), _ADAPTERS.items(), ids=_ADAPTERS)
 def test_a_library_is_imported_by_its_adapter_alone(library: str, places: tuple[str, ...]) -> None:
@@ -60,7 +63,8 @@ def test_the_command_line_knows_only_the_entry_points_of_the_services() -> None:
 
 
 def test_no_import_hides_behind_a_computed_name() -> None:
-    assert not [module.name for module in modules("services") if "?" in imports_of(module)]
+    hiding = {module.name for module in modules("services") if "?" in imports_of(module)}
+    assert hiding <= {_LAUNCHER}
 
 
 def test_generated_code_is_all_that_is_named_gatepost() -> None:

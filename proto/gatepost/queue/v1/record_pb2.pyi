@@ -143,7 +143,9 @@ class ContentReference(_message.Message):
     chunks: _builtins.int
     """How many chunks there are."""
     sha256: _builtins.bytes
-    """SHA-256 over the whole content."""
+    """SHA-256 over the SHA-256 digests of the chunks, 32 octets each, in the order of their numbers.
+    Chunk 1 holds the header, which is known last, so the content cannot be hashed from its beginning.
+    """
     def __init__(
         self,
         *,

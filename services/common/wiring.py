@@ -1,4 +1,4 @@
-"""From the configuration to the parts that every service shares: the store, the resolver, the tokens."""
+"""From the configuration to what every service shares: the store, the resolver, the tokens."""
 
 from __future__ import annotations
 

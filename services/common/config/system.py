@@ -16,6 +16,10 @@ class Nats(Section):
     """The NATS server that keeps the queue."""
 
     urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
+    embedded: bool = True
+    """`gatepost up` starts a server at the first URL; false: one of yours is there already."""
+    storage_limit: Size = 10 * 10**9
+    """How much the server of `gatepost up` may store."""
     username: str = ""
     password_file: FilePath | None = None
     """Read anew at each connection."""

@@ -1,0 +1,169 @@
+"""`gatepost check`: what would policy do with this mail, and why?
+
+Always a dry run: the very code that judges real mail, without a trace.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.text import Text
+
+from gatepost.policy.v1 import policy_pb2 as pb
+from gatepost.policy.v1 import verdict_pb2
+from gatepost.policy.v1.policy_pb2_grpc import PolicyServiceStub
+from services.cli.connection import Connection, connect
+from services.cli.failure import CliError, Exit
+from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOption, TokenOption
+from services.cli.output import console, plain, print_json, print_table, printable
+
+MAX_EML_OCTETS: Final = 3 * 2**20
+
+_EXIT_CODES: Final = {
+    verdict_pb2.ACTION_ACCEPT: 0,
+    verdict_pb2.ACTION_SPAM: 10,
+    verdict_pb2.ACTION_DEFER: 11,
+    verdict_pb2.ACTION_REFUSE: 12,
+}
+_STYLES: Final = {
+    verdict_pb2.ACTION_ACCEPT: "green",
+    verdict_pb2.ACTION_SPAM: "yellow",
+    verdict_pb2.ACTION_DEFER: "magenta",
+    verdict_pb2.ACTION_REFUSE: "red",
+}
+
+
+def check(
+    mail: Annotated[
+        str,
+        typer.Argument(help="An .eml file, - for standard input; none to ask about the envelope."),
+    ] = "",
+    ip: Annotated[str, typer.Option("--ip", help="The client's address.")] = "127.0.0.1",
+    helo: Annotated[str, typer.Option("--helo", help="The name the client gives.")] = "",
+    sender: Annotated[str, typer.Option("--from", help="The reverse-path; blank for <>.")] = "",
+    recipients: Annotated[
+        list[str] | None, typer.Option("--to", help="A forward-path; give it for each recipient.")
+    ] = None,
+    account: Annotated[
+        str, typer.Option("--account", help="As a client that authenticated as this account.")
+    ] = "",
+    evidence: Annotated[
+        bool, typer.Option("--evidence/--no-evidence", help="Show the facts behind each result.")
+    ] = True,
+    as_json: JsonOption = False,
+    server: ServerOption = "",
+    data: DataOption = DEFAULT_DATA,
+    token_file: TokenOption = None,
+) -> None:
+    """Ask policy what it would do with a mail, and why.
+
+    Exit code: 0 accept, 10 spam, 11 defer, 12 refuse.
+    """
+    session = pb.Session(client_address=ip, helo=helo, authenticated_account=account)
+    with connect("policy", server=server, data=data, token_file=token_file) as connection:
+        response: pb.CheckMessageResponse | pb.CheckEnvelopeResponse
+        if mail:
+            response = _ask_message(connection, session, sender, recipients or [], _content(mail))
+        else:
+            response = _ask_envelope(connection, session, sender, recipients or [])
+    if as_json:
+        print_json(plain(response))
+    else:
+        _show(response, evidence)
+    raise typer.Exit(_exit_code(response))
+
+
+def _ask_message(
+    connection: Connection, session: pb.Session, sender: str, recipients: list[str], content: bytes
+) -> pb.CheckMessageResponse:
+    request = pb.CheckMessageRequest(
+        session=session, sender=sender, recipients=recipients, content=content, dry_run=True
+    )
+    return connection.call(PolicyServiceStub(connection.channel).CheckMessage, request)
+
+
+def _ask_envelope(
+    connection: Connection, session: pb.Session, sender: str, recipients: list[str]
+) -> pb.CheckEnvelopeResponse:
+    if not recipients:
+        raise CliError("give at least one recipient with --to, or an .eml file", Exit.USAGE)
+    request = pb.CheckEnvelopeRequest(
+        session=session, sender=sender, recipients=recipients, dry_run=True
+    )
+    return connection.call(PolicyServiceStub(connection.channel).CheckEnvelope, request)
+
+
+def _content(name: str) -> bytes:
+    """The mail with the line ends that it has on the wire."""
+    try:
+        raw = sys.stdin.buffer.read(MAX_EML_OCTETS + 1) if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise CliError(f"{name}: cannot be read: {error.strerror}", Exit.USAGE) from error
+    if len(raw) > MAX_EML_OCTETS:
+        raise CliError(f"{name}: larger than {MAX_EML_OCTETS} octets", Exit.USAGE)
+    return re.sub(rb"\r\n|\r|\n", b"\r\n", raw)
+
+
+def _show(response: pb.CheckMessageResponse | pb.CheckEnvelopeResponse, evidence: bool) -> None:
+    if isinstance(response, pb.CheckMessageResponse):
+        _show_verdict("message", response.verdict)
+        _show_results(response.verdict.check_results, evidence)
+        for field in response.header_fields:
+            console.print(Text(printable(f"{field.name}: {field.value}".replace("\r", "")), "dim"))
+        return
+    for answer in response.recipients:
+        target = ", ".join(answer.deliver_to)
+        shown = answer.recipient + (f" → {target}" if target and target != answer.recipient else "")
+        _show_verdict(shown, answer.verdict)
+        _show_results(answer.verdict.check_results, evidence)
+
+
+def _show_verdict(subject: str, verdict: verdict_pb2.Verdict) -> None:
+    reply = verdict.reply
+    line = Text(printable(subject), "bold")
+    line.append("  ")
+    line.append(_word(verdict.action), _STYLES.get(verdict.action, "") + " bold")
+    if verdict.decisive_check:
+        line.append(f"  because of {printable(verdict.decisive_check)}")
+    console.print(line)
+    if reply.code:
+        console.print(
+            Text(printable(f"the client is told: {reply.code} {reply.enhanced_code} {reply.text}"))
+        )
+
+
+def _show_results(results: Iterable[verdict_pb2.CheckResult], evidence: bool) -> None:
+    rows: list[tuple[str | Text, ...]] = []
+    for result in results:
+        action = _word(result.configured_action)
+        shown = (
+            Text(action, _STYLES.get(result.configured_action, "")) if result.objects else Text("")
+        )
+        milliseconds = result.elapsed.ToTimedelta().total_seconds() * 1000
+        rows.append(
+            (result.check, result.result, shown, result.explanation, f"{milliseconds:.1f} ms")
+        )
+        if evidence:
+            rows.extend(
+                ("", Text(printable(fact.name), "dim"), "", Text(printable(fact.value), "dim"), "")
+                for fact in result.evidence
+            )
+    print_table(["CHECK", "RESULT", "ACTION", "EXPLANATION", "TOOK"], rows)
+    console.print()
+
+
+def _word(action: verdict_pb2.Action.ValueType) -> str:
+    return verdict_pb2.Action.Name(action).removeprefix("ACTION_").lower()
+
+
+def _exit_code(response: pb.CheckMessageResponse | pb.CheckEnvelopeResponse) -> int:
+    if isinstance(response, pb.CheckMessageResponse):
+        return _EXIT_CODES.get(response.verdict.action, 1)
+    return max(
+        (_EXIT_CODES.get(answer.verdict.action, 1) for answer in response.recipients), default=1
+    )

@@ -1,0 +1,94 @@
+"""A connection to a running service: where it is, which token to show, how errors come out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from services.cli.failure import CliError, Exit
+from services.common.rpc.tokens import parse_tokens
+
+TIMEOUT_S: Final = 15.0
+DEFAULT_PORTS: Final = {"policy": 7100, "keys": 7200, "queue": 7300}
+ENDPOINTS_FILE: Final = "endpoints.json"
+"""Written by `gatepost up`, so that commands find the ports of a changed configuration."""
+
+_EXIT_CODES: Final = {
+    grpc.StatusCode.UNAVAILABLE: Exit.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNAVAILABLE,
+    grpc.StatusCode.NOT_FOUND: Exit.NOT_FOUND,
+    grpc.StatusCode.UNAUTHENTICATED: Exit.PERMISSION,
+    grpc.StatusCode.PERMISSION_DENIED: Exit.PERMISSION,
+    grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
+}
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Connection:
+    """One gRPC channel to one service, for the length of a command."""
+
+    def __init__(self, channel: grpc.Channel, target: str, token: str) -> None:
+        self.channel = channel
+        self._target = target
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    def call(self, method: Callable[..., Response], request: Any) -> Response:
+        """Call a stub's method. Raises `CliError`."""
+        try:
+            return method(request, timeout=TIMEOUT_S, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
+
+    def stream(self, method: Callable[..., Iterator[Response]], request: Any) -> Iterator[Response]:
+        """Call a stub's streaming method and hand its answers on. Raises `CliError`."""
+        try:
+            yield from method(request, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: grpc.RpcError) -> CliError:
+        code, details = error.code(), error.details()
+        exit_code = _EXIT_CODES.get(code, Exit.FAILED)
+        if exit_code is Exit.UNAVAILABLE:
+            return CliError(f"{self._target} does not answer: {details}", exit_code)
+        return CliError(f"{details} ({code.name})", exit_code)
+
+
+@contextmanager
+def connect(
+    service: str, *, server: str, data: Path, token_file: Path | None
+) -> Iterator[Connection]:
+    """Connect to `policy`, `keys` or `queue`. Raises `CliError`."""
+    target = server or _known_endpoint(service, data)
+    token = _token(token_file, data)
+    with grpc.insecure_channel(target) as channel:
+        yield Connection(channel, target, token)
+
+
+def _known_endpoint(service: str, data: Path) -> str:
+    try:
+        known = json.loads((data / ENDPOINTS_FILE).read_text(encoding="utf-8"))
+        return str(known[service])
+    except (OSError, ValueError, KeyError):
+        return f"127.0.0.1:{DEFAULT_PORTS[service]}"
+
+
+def _token(token_file: Path | None, data: Path) -> str:
+    """The first token of the file. A missing default file means none: some methods are open."""
+    path = token_file or data / "tokens" / "operator.token"
+    try:
+        tokens = parse_tokens(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if token_file is None:
+            return ""
+        raise CliError(f"{path}: there is no such token file", Exit.USAGE) from None
+    except (OSError, ValueError) as error:
+        raise CliError(f"{path}: the token cannot be read: {error}", Exit.PERMISSION) from error
+    return tokens[0] if tokens else ""

@@ -1,0 +1,46 @@
+"""`gatepost ingress`, `policy`, `delivery`, `keys`: run one service, as containers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.failure import CliError, Exit
+from services.cli.options import ConfigOption
+from services.cli.up.laptop import defaults
+from services.common.config.loader import ConfigError
+from services.common.config.source import ConfigSource
+
+ServiceDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Take ports and places as `gatepost up` does, with this folder.",
+        show_default=False,
+    ),
+]
+
+
+def open_config(config: Path | None, data: Path | None) -> ConfigSource:
+    """The configuration that a service runs with. Raises `CliError`."""
+    laid_under = defaults(data, has_file=config is not None) if data is not None else None
+    try:
+        return ConfigSource(config, defaults=laid_under)
+    except ConfigError as error:
+        raise CliError(error.problems, Exit.USAGE) from error
+
+
+def command(service: str) -> Callable[[ConfigOption, ServiceDataOption], None]:
+    """The command that runs a service."""
+
+    def run(config: ConfigOption = None, data: ServiceDataOption = None) -> None:
+        source = open_config(config, data)
+        # Loaded here, so that a machine needs the libraries only of the service that it runs.
+        entry = import_module(f"services.{service}.app")
+        raise typer.Exit(entry.run(source))
+
+    return run

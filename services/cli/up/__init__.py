@@ -1,0 +1,1 @@
+"""`gatepost up`: everything on this machine, for trying out and for developing."""

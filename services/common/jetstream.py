@@ -19,9 +19,7 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import nats
@@ -29,9 +27,45 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 from prometheus_client import Counter, Gauge, Histogram
+
+from services.common.store import (
+    Conflict,
+    ConsumerState,
+    Full,
+    Missing,
+    NatsSettings,
+    Outgoing,
+    Refused,
+    StorageUse,
+    Stored,
+    StoreError,
+    StreamState,
+    Unavailable,
+)
+
+__all__ = [
+    "MAX_BATCH",
+    "Bucket",
+    "Conflict",
+    "Consumer",
+    "ConsumerState",
+    "Delivery",
+    "Full",
+    "JetStream",
+    "Missing",
+    "NatsSettings",
+    "Outgoing",
+    "Refused",
+    "StorageUse",
+    "StoreError",
+    "Stored",
+    "StreamState",
+    "Unavailable",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +74,9 @@ REQUEST_TIMEOUT_S: Final = 5.0
 
 MAX_BATCH: Final = 1000
 """The server's limit for an atomic batch."""
+
+PULL_HEARTBEAT_S: Final = 2.5
+"""How often the server says that it has nothing for us; twice this without a word: it is away."""
 
 _INSUFFICIENT_RESOURCES: Final = frozenset({10023, 10047, 10074, 10077})
 """JetStream's codes for: no resources, no storage, maximum bytes reached, storing failed."""
@@ -59,86 +96,6 @@ REQUEST_ERRORS = Counter(
     "Calls to JetStream that failed, by kind of failure.",
     ["reason"],  # unavailable, full, conflict, refused
 )
-
-
-class StoreError(Exception):
-    """A call to JetStream did not succeed. The text is for logs."""
-
-
-class Unavailable(StoreError):
-    """No answer. What was asked may or may not have been done."""
-
-
-class Full(StoreError):
-    """The server has no room. What was asked was not done."""
-
-
-class Conflict(StoreError):
-    """Somebody else changed the subject or key first. What was asked was not done."""
-
-
-class Refused(StoreError):
-    """The server said no: a permission, a bad request."""
-
-
-class Missing(Refused):
-    """There is no such stream, consumer, key or message."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NatsSettings:
-    """How to reach NATS. `password_file` is read anew at each connection: it can be rotated."""
-
-    urls: Sequence[str]
-    client_name: str
-    username: str = ""
-    password_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A message as it stands in a stream. `headers` holds ours and the server's."""
-
-    subject: str
-    sequence: int
-    data: bytes
-    time: datetime
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to publish."""
-
-    subject: str
-    data: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """A stream's configuration as the server reports it, and what is in it."""
-
-    config: Mapping[str, Any]
-    messages: int
-    octets: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerState:
-    """A consumer's configuration as the server reports it, and where it stands."""
-
-    config: Mapping[str, Any]
-    pending: int
-    ack_pending: int
-
-
-@dataclass(frozen=True, slots=True)
-class StorageUse:
-    """File storage of the account in octets. `limit` is None when the account has none."""
-
-    used: int
-    limit: int | None
 
 
 @contextlib.contextmanager
@@ -188,14 +145,19 @@ def _stored(message: Msg) -> Stored:
 class Delivery:
     """A message that a consumer handed to us and that waits for our word."""
 
-    __slots__ = ("_message", "data", "headers", "sequence", "subject")
+    __slots__ = ("_message", "data", "headers", "redelivered", "sequence", "subject", "time")
 
     def __init__(self, message: Msg) -> None:
         self._message = message
         self.subject = message.subject
         self.data = message.data
         self.headers: Mapping[str, str] = message.headers or {}
-        self.sequence = message.metadata.sequence.stream
+        metadata = message.metadata
+        self.sequence = metadata.sequence.stream
+        self.time = metadata.timestamp
+        """When the server stored it, by the server's clock."""
+        self.redelivered = metadata.num_delivered > 1
+        """True: it was handed out before. False proves nothing after a crash of the server."""
 
     async def ack(self) -> None:
         """Done with it, and wait until the server has noted so (a double acknowledgement)."""
@@ -214,21 +176,70 @@ class Delivery:
 
 
 class Consumer:
-    """A durable pull consumer."""
+    """A durable pull consumer. Pull in a loop; `close` gives back what was sent but not taken."""
 
-    def __init__(self, subscription: JetStreamContext.PullSubscription) -> None:
-        self._subscription = subscription
+    def __init__(self, client: Client, stream: str, durable: str) -> None:
+        self._client = client
+        self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._inbox = client.new_inbox()
+        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        self._subscription: Subscription | None = None
+        self._pulls = 0
 
-    async def fetch(self, count: int, *, wait_s: float) -> list[Delivery]:
-        """Up to `count` messages; none after `wait_s` seconds without any. Raises `StoreError`."""
+    async def pull(self, count: int, *, wait_s: float) -> AsyncIterator[Delivery]:
+        """Ask for `count` messages and yield each as it comes; end after these or `wait_s` seconds.
+
+        `wait_s` is at least two heartbeats; a server that is silent for so long is `Unavailable`.
+        """
+        if not self._client.is_connected:
+            raise Unavailable("not connected to NATS")
+        self._pulls += 1
+        reply = f"{self._inbox}.{self._pulls}"
+        with _translated():
+            if self._subscription is None:
+                self._subscription = await self._client.subscribe(
+                    f"{self._inbox}.*", cb=self._arrived.put
+                )
+            request = {
+                "batch": count,
+                "expires": round(wait_s * 1e9),
+                "idle_heartbeat": round(PULL_HEARTBEAT_S * 1e9),
+            }
+            await self._client.publish(
+                self._request_subject, json.dumps(request).encode(), reply=reply
+            )
+        while count > 0:
+            message = await self._next()
+            status = (message.headers or {}).get("Status")
+            if status is None:
+                count -= 1
+                yield Delivery(message)
+            elif message.subject == reply and status in {"404", "408"}:
+                return
+            elif message.subject == reply and status != "100":
+                raise Unavailable(f"the pull has ended: {message.headers}")
+
+    async def _next(self) -> Msg:
         try:
-            with _translated():
-                messages = await self._subscription.fetch(count, timeout=wait_s)
-        except Unavailable as error:
-            if isinstance(error.__cause__, nats.errors.TimeoutError):
-                return []
-            raise
-        return [Delivery(message) for message in messages]
+            return self._arrived.get_nowait()
+        except asyncio.QueueEmpty:
+            pass
+        try:
+            async with asyncio.timeout(2 * PULL_HEARTBEAT_S):
+                return await self._arrived.get()
+        except TimeoutError:
+            raise Unavailable("the server has fallen silent") from None
+
+    async def close(self) -> None:
+        """Take no more. What was on its way is given back, so that nobody waits for `ack_wait`."""
+        if self._subscription is None:
+            return
+        with _translated():
+            await self._subscription.drain()  # type: ignore[no-untyped-call]
+            while not self._arrived.empty():
+                message = self._arrived.get_nowait()
+                if "Status" not in (message.headers or {}):
+                    await message.nak()
 
 
 class Bucket:
@@ -341,6 +352,14 @@ class JetStream:
             )
         return ack.seq
 
+    async def tell(self, message: Outgoing) -> None:
+        """Publish without waiting for the acknowledgement: for what may be lost."""
+        self._js()
+        with _translated():
+            await self._client.publish(
+                message.subject, message.data, headers=dict(message.headers) or None
+            )
+
     async def publish_batch(
         self, messages: Sequence[Outgoing], *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> None:
@@ -433,11 +452,9 @@ class JetStream:
         answer = await self._request(f"$JS.API.STREAM.PURGE.{stream}", {"filter": subject})
         return int(answer.get("purged", 0))
 
-    async def consumer(self, stream: str, durable: str) -> Consumer:
-        """Bind to a consumer that exists."""
-        context = self._js()
-        with _translated():
-            return Consumer(await context.pull_subscribe_bind(durable, stream))
+    def consumer(self, stream: str, durable: str) -> Consumer:
+        """A consumer that exists, or will by the time of the first pull."""
+        return Consumer(self._client, stream, durable)
 
     async def follow(
         self, stream: str, subject_filter: str, *, since: datetime | None = None

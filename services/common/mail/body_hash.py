@@ -1,5 +1,4 @@
 """The hash of a body that comes in pieces, for DKIM: RFC 6376 §3.4.3 (simple), §3.4.4 (relaxed).
-§3.7.
 
 Guarantees: how the body is cut into blocks changes nothing; what is kept between blocks is a few
 octets and a count, so neither memory nor time depends on what a stranger sends (a body of nothing

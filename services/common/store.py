@@ -1,0 +1,89 @@
+"""What is stored in JetStream, and how storing fails: the values of `services.common.jetstream`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+class StoreError(Exception):
+    """A call to JetStream did not succeed. The text is for logs."""
+
+
+class Unavailable(StoreError):
+    """No answer. What was asked may or may not have been done."""
+
+
+class Full(StoreError):
+    """The server has no room. What was asked was not done."""
+
+
+class Conflict(StoreError):
+    """Somebody else changed the subject or key first. What was asked was not done."""
+
+
+class Refused(StoreError):
+    """The server said no: a permission, a bad request."""
+
+
+class Missing(Refused):
+    """There is no such stream, consumer, key or message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsSettings:
+    """How to reach NATS. `password_file` is read anew at each connection: it can be rotated."""
+
+    urls: Sequence[str]
+    client_name: str
+    username: str = ""
+    password_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as it stands in a stream. `headers` holds ours and the server's."""
+
+    subject: str
+    sequence: int
+    data: bytes
+    time: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream's configuration as the server reports it, and what is in it."""
+
+    config: Mapping[str, Any]
+    messages: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerState:
+    """A consumer's configuration as the server reports it, and where it stands."""
+
+    config: Mapping[str, Any]
+    pending: int
+    ack_pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class StorageUse:
+    """File storage of the account in octets. `limit` is None when the account has none."""
+
+    used: int
+    limit: int | None

@@ -1,9 +1,8 @@
 """Errors as gRPC clients see them: a canonical code, a text for people, a reason for programs.
 
 A method raises what these functions return; the server turns it into the status of the call. The
-reason is a word in capitals that callers may compare and that never changes; it travels in the
-trailing field `reason` and, for standard clients and grpcurl, as `google.rpc.ErrorInfo` in
-`grpc-status-details-bin`. Texts go to whoever called: no secrets, no paths, no Python.
+reason is a word in capitals that callers may compare and that never changes; it travels as a
+`google.rpc.ErrorInfo` (status.py). Texts go to whoever called: no secrets, no paths, no Python.
 """
 
 from typing import Never
@@ -11,14 +10,11 @@ from typing import Never
 import grpc
 import grpc.aio
 
-DOMAIN = "gatepost"
-REASON_FIELD = "reason"
+from services.common.rpc import status
+
 # Text and details both travel in trailing metadata, which clients limit to 8 KiB; percent-encoding
 # can take nine octets for a character.
 TEXT_LIMIT_CHARS = 400
-
-_DETAILS_FIELD = "grpc-status-details-bin"
-_ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 class RpcFailure(Exception):
@@ -32,11 +28,8 @@ class RpcFailure(Exception):
 
     async def abort(self, context: grpc.aio.ServicerContext[object, object]) -> Never:
         """End the call with this status."""
-        trailing = (
-            (REASON_FIELD, self.reason),
-            (_DETAILS_FIELD, _status(self.code, self.text, self.reason)),
-        )
-        await context.abort(self.code, self.text, trailing)
+        details = status.encode(self.code, self.text, self.reason)
+        await context.abort(self.code, self.text, ((status.DETAILS_FIELD, details),))
 
 
 def invalid_argument(text: str, *, reason: str) -> RpcFailure:
@@ -101,25 +94,6 @@ def internal() -> RpcFailure:
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     """The reason that the server gave; empty if the error is not one of ours."""
-    value = (error.trailing_metadata() or grpc.aio.Metadata()).get(REASON_FIELD, "")
-    return value if isinstance(value, str) else ""
-
-
-def _status(code: grpc.StatusCode, text: str, reason: str) -> bytes:
-    """A `google.rpc.Status` with one `ErrorInfo`, encoded by hand.
-
-    Two messages of three fields each are not worth another dependency.
-    """
-    error_info = _field(1, reason.encode()) + _field(2, DOMAIN.encode())
-    detail = _field(1, _ERROR_INFO.encode()) + _field(2, error_info)
-    number = code.value[0]  # at most 16, so one octet
-    return bytes((0x08, number)) + _field(2, text.encode()) + _field(3, detail)
-
-
-def _field(number: int, value: bytes) -> bytes:
-    """A length-delimited protobuf field."""
-    size, length = len(value), bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes((number << 3 | 2,)) + bytes((*length, size)) + value
+    trailing = error.trailing_metadata() or grpc.aio.Metadata()
+    details = trailing.get(status.DETAILS_FIELD, b"")
+    return status.decode_reason(details) if isinstance(details, bytes) else ""

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -56,7 +56,9 @@ _log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, Context], Awaitable[Any]]
 Flow = Callable[[Any, Context], AsyncGenerator[Any, None]]
-Handler = grpc.RpcMethodHandler[Any, Any]
+# Quoted: the class has parameters only for type checkers.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +153,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> MaybeHandler:
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is not None:
@@ -237,11 +239,16 @@ class Guard(grpc.aio.ServerInterceptor):
         if task is None or self._stopping:
             raise _stopping()
         self._streaming.add(task)
+        deadline = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds):
-                async with aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+            async with deadline, aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    yield response
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            text = f"a stream without a token ends after {seconds} s"
+            raise deadline_exceeded(text, reason="SERVER_DEADLINE") from None
         finally:
             self._streaming.discard(task)
 
@@ -278,9 +285,10 @@ async def _within(seconds: float, work: Awaitable[Any]) -> Any:
             return await work
     except TimeoutError:
         if not deadline.expired():
-            raise
-        text = f"no answer within {seconds:g} s"
-        raise deadline_exceeded(text, reason="SERVER_DEADLINE") from None
+            raise  # one of the method's own, which it should have caught
+        raise deadline_exceeded(
+            f"not done within {seconds:g} s", reason="SERVER_DEADLINE"
+        ) from None
 
 
 def _time_left(context: Context) -> float | None:

@@ -6,7 +6,7 @@ and the table does not name, or the other way round, is an error at `add`.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -18,6 +18,7 @@ from services.common.readiness import Readiness
 from services.common.rpc import health
 from services.common.rpc.auth import OPEN, Access, MethodTable, methods
 from services.common.rpc.guard import Guard, Limits
+from services.common.rpc.status import ReflectionPool
 from services.common.start import StartError, probe_port
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -87,7 +88,8 @@ class RpcServer:
         servicer = health.HealthServicer(self._readiness, self._names)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
         names = (*self._names, health.HEALTH, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        pool: Any = ReflectionPool()  # as much of a pool as reflection needs
+        reflection.enable_server_reflection(names, self._server, pool=pool)
         self._bind()
         await self._server.start()
 

@@ -133,7 +133,8 @@ class Tokens:
         self._rejected.discard(role)
         REJECTED.labels(role).set(0)
         if not tokens:
-            event(_log, WARNING, "no tokens of this role", role=role, file=path)
+            level = WARNING if self._digests.get(role) else INFO
+            event(_log, level, "no tokens of this role", role=role, file=path)
         self._digests[role] = [hashlib.sha256(token.encode()).digest() for token in tokens]
         return True
 

@@ -77,10 +77,12 @@ class DnsServer:
         no_tcp: Iterable[NameOrKey] = (),
         wrong_id: Iterable[NameOrKey] = (),
         garbage: Iterable[NameOrKey] = (),
+        forged: Iterable[NameOrKey] = (),
         referral: Iterable[NameOrKey] = (),
         bare_alias: Iterable[NameOrKey] = (),
         authentic: Iterable[NameOrKey] = (),
         slow: Mapping[str, float] | None = None,
+        lost: Mapping[str, int] | None = None,
         edns: bool = True,
         ttl: int = 300,
         port: int = 0,
@@ -101,6 +103,8 @@ class DnsServer:
         """The only answer has another id, as a forger's would."""
         self.garbage = set(garbage)
         """The answer is no DNS message."""
+        self.forged = set(forged)
+        """Over UDP, junk and denials with another id and name come before the answer."""
         self.referral = set(referral)
         """NOERROR with the name servers of somebody else."""
         self.bare_alias = set(bare_alias)
@@ -109,6 +113,8 @@ class DnsServer:
         """Answered with AD if the question has AD or DO; so is the negative answer."""
         self.slow = {spelling(name): seconds for name, seconds in (slow or {}).items()}
         """Seconds to wait before the answer."""
+        self.lost = {spelling(name): count for name, count in (lost or {}).items()}
+        """How many of the next questions are not answered."""
         self.edns = edns
         """False: FORMERR to every question with EDNS."""
         self.ttl = ttl
@@ -184,8 +190,9 @@ class DnsServer:
     async def _answer_udp(self, wire: bytes, peer: tuple[str, int]) -> None:
         with self._noting_faults():
             reply = await self._reply(wire, "udp")
-            if reply is not None:
-                await asyncio.get_running_loop().sock_sendto(self._udp, reply, peer)
+            for datagram in (*self._forgeries(wire), reply):
+                if datagram is not None:
+                    await asyncio.get_running_loop().sock_sendto(self._udp, datagram, peer)
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with (
@@ -218,6 +225,9 @@ class DnsServer:
         name, rdtype = _name(question.name), dns.rdatatype.to_text(question.rdtype)
         self.queries.append(Query(name, rdtype, transport))
         await asyncio.sleep(self.slow.get(name, 0))
+        if self.lost.get(name, 0) > 0:
+            self.lost[name] -= 1
+            return None
         if listed(self.timeout, name, rdtype):
             # A connection that stays open and silent, as a datagram without answer.
             await asyncio.sleep(3600)
@@ -226,6 +236,21 @@ class DnsServer:
         if listed(self.garbage, name, rdtype):
             return wire[:2] + b"\x84\x00" + b"\xff" * 20
         return self._wire(query, self._message(query, name, rdtype), name, rdtype, transport)
+
+    def _forgeries(self, wire: bytes) -> Iterator[bytes]:
+        if not self.forged:
+            return
+        query = dns.message.from_wire(wire)
+        question = query.question[0]
+        if not listed(self.forged, _name(question.name), dns.rdatatype.to_text(question.rdtype)):
+            return
+        yield b"junk"
+        other_name = dns.message.make_query("elsewhere.test.", question.rdtype, id=query.id)
+        other_id = dns.message.make_query(question.name, question.rdtype, id=query.id ^ 1)
+        for other in (other_id, other_name):
+            denial = dns.message.make_response(other)
+            denial.set_rcode(dns.rcode.NXDOMAIN)
+            yield denial.to_wire()
 
     def _message(self, query: dns.message.Message, name: str, rdtype: str) -> dns.message.Message:
         response = dns.message.make_response(query, recursion_available=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from services.common.dns import Answer, InvalidNameError, RecordType, Status, canonical
+from services.common.dns.name import printable
 from services.common.dns.reply import record_of
 from tests.support.zone import Key, NameOrKey, Zone, listed, rdata_of, spelling
 
@@ -51,7 +52,8 @@ class FakeResolver:
         try:
             asked = canonical(name)
         except InvalidNameError as error:
-            return Answer(ascii(name), rdtype, Status.NXDOMAIN, detail=f"not a name: {error}")
+            shown = printable(name, limit=100)
+            return Answer(shown, rdtype, Status.NXDOMAIN, detail=f"not a domain name, {error}")
         way = self.records.way(asked, rdtype)
         names = {asked, *(step.owner for step in way.steps), way.last}
         if way.loops or any(listed(self.temporary, each, rdtype) for each in names):

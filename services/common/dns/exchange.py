@@ -2,8 +2,8 @@
 
 RFC 1035 §4.2, RFC 6891 (EDNS), RFC 7766 (TCP), RFC 5452 (a random port and a random id for every
 question, and only an answer from the right place, with the right id and question, counts). A
-datagram that is not the answer is passed over and the wait goes on: a forger must not be able to
-end it.
+datagram that is not the answer is passed over and the wait goes on: who does not know the id must
+not be able to end it.
 
 Plain sockets rather than asyncio's transports: a connected UDP socket hears of an unreachable port
 at once, drops datagrams from elsewhere in the kernel, and is closed the moment that the wait is
@@ -90,7 +90,7 @@ async def _ask_udp(server: Server, question: dns.message.Message) -> dns.message
         sock.connect(_place(server))
         await loop.sock_sendall(sock, question.to_wire())
         for _ in range(_MAX_STRAYS):
-            answer = _read_datagram(await loop.sock_recv(sock, _MAX_DATAGRAM))
+            answer = _read_datagram(await loop.sock_recv(sock, _MAX_DATAGRAM), question)
             if answer is not None and question.is_response(answer):
                 return answer
     raise ExchangeError(f"{_MAX_STRAYS} datagrams that do not answer the question")
@@ -119,23 +119,30 @@ async def _receive(sock: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-def _read_datagram(datagram: bytes) -> dns.message.Message | None:
-    """The message, without its records if it says that it is cut off; None for what is no
-    message."""
+def _read_datagram(datagram: bytes, question: dns.message.Message) -> dns.message.Message | None:
+    """The message, without its records if it says that it is cut off; None for what nobody sent who
+    knows the id. Raises ExchangeError for an answer that cannot be read."""
     try:
         return dns.message.from_wire(datagram, raise_on_truncation=True)
     except dns.message.Truncated as cut:
         message: dns.message.Message = cut.message()  # type: ignore[no-untyped-call]
         return message
-    except Exception:  # noqa: BLE001 - junk ends nothing, whatever the parser makes of it
-        return None
+    except Exception as error:
+        if datagram[:2] != question.id.to_bytes(2, "big"):
+            return None
+        raise _unreadable(error) from error
 
 
 def _read_stream(data: bytes) -> dns.message.Message:
     try:
         return dns.message.from_wire(data)
     except Exception as error:
-        raise ExchangeError(f"malformed answer over TCP ({type(error).__name__})") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> ExchangeError:
+    """One broken record makes a message unreadable: without it the rest could be misunderstood."""
+    return ExchangeError(f"malformed answer ({type(error).__name__})")
 
 
 def _socket(server: Server, kind: socket.SocketKind) -> socket.socket:

@@ -14,7 +14,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from services.common.dns.answer import IPAddress
-from services.common.log import INFO, event
+from services.common.log import INFO, WARNING, event
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,15 @@ def system_servers(resolv_conf: Path = RESOLV_CONF) -> tuple[Server, ...]:
         lines = resolv_conf.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         lines = []
-    hosts = [
-        words[1] for line in lines if len(words := line.split()) > 1 and words[0] == "nameserver"
-    ]
-    return tuple(parse_server(host) for host in hosts) or (parse_server("127.0.0.1"),)
+    servers: list[Server] = []
+    for line in lines:
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            try:
+                servers.append(Server(ip_address(words[1])))
+            except ValueError:
+                event(log, WARNING, "not an address", file=str(resolv_conf), nameserver=words[1])
+    return tuple(servers) or (Server(ip_address("127.0.0.1")),)
 
 
 class Servers:

@@ -1,0 +1,254 @@
+"""The resolver against a real server on loopback: what it makes of each answer, good and bad."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import uvloop
+
+from services.common.dns import (
+    Answer,
+    DnsOptions,
+    DnsResolver,
+    MxRecord,
+    RecordType,
+    Status,
+    mx,
+)
+from services.common.dns.resolver import MAX_ALIASES
+from tests.support.dns_server import DnsServer
+from tests.support.resolver import FakeResolver
+from tests.support.zone import Key
+
+RECORDS: dict[Key, list[str]] = {
+    ("a.test", "A"): ["192.0.2.1", "192.0.2.2"],
+    ("a.test", "AAAA"): ["2001:db8::1"],
+    ("a.test", "MX"): ["10 Mx.A.Test", "20 mx2.a.test."],
+    ("a.test", "NS"): ["ns.a.test"],
+    ("a.test", "SOA"): ["ns.a.test. host.a.test. 2026112301 3600 600 86400 60"],
+    ("a.test", "TXT"): ["v=spf1 -all", '"v=DKIM1; " "p=" ""', "x" * 700],
+    ("_25._tcp.mx.a.test", "TLSA"): ["3 1 1 " + "ab" * 32],
+    ("1.2.0.192.in-addr.arpa", "PTR"): ["a.test"],
+    ("null.test", "MX"): ["0 ."],
+    ("large.test", "TXT"): [f"{number} " + "y" * 200 for number in range(30)],
+    ("deep.below.test", "A"): ["192.0.2.3"],
+    ("alias.test", "CNAME"): ["alias2.test"],
+    ("alias2.test", "CNAME"): ["a.test"],
+    ("bare.test", "CNAME"): ["bare2.test"],
+    ("bare2.test", "CNAME"): ["a.test"],
+    ("dangling.test", "CNAME"): ["nowhere.test"],
+    ("loop.test", "CNAME"): ["loop2.test"],
+    ("loop2.test", "CNAME"): ["loop.test"],
+    ("bareloop.test", "CNAME"): ["bareloop2.test"],
+    ("bareloop2.test", "CNAME"): ["bareloop.test"],
+    **{(f"chain{n}.test", "CNAME"): [f"chain{n + 1}.test"] for n in range(MAX_ALIASES + 2)},
+    **{
+        (name, "A"): ["192.0.2.9"]
+        for name in (
+            "servfail.test",
+            "refused.test",
+            "silent.test",
+            "cut.test",
+            "cutoff.test",
+            "otherid.test",
+            "garbage.test",
+            "forged.test",
+            "referral.test",
+            "slow.test",
+            "signed.test",
+            f"chain{MAX_ALIASES + 2}.test",
+        )
+    },
+    ("half.test", "CNAME"): ["signed.test"],
+}
+BARE = {"bare.test", "bareloop.test", "bareloop2.test", "half.test"}
+BARE |= {f"chain{n}.test" for n in range(MAX_ALIASES + 2)}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DnsServer]:
+    with DnsServer(
+        RECORDS,
+        servfail={"servfail.test"},
+        refused={"refused.test"},
+        timeout={"silent.test"},
+        nxdomain={"denied.test"},
+        empty={"empty.test"},
+        truncated={"cut.test", "cutoff.test"},
+        no_tcp={"cutoff.test"},
+        wrong_id={"otherid.test"},
+        garbage={"garbage.test"},
+        forged={"forged.test"},
+        referral={"referral.test"},
+        bare_alias=BARE,
+        authentic={"signed.test", ("a.test", "MX")},
+        slow={"slow.test": 0.1},
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def resolver(server: DnsServer) -> AsyncIterator[DnsResolver]:
+    server.queries.clear()
+    opened = DnsResolver(
+        DnsOptions(servers=(server.address,), attempt_timeout=0.3, deadline=0.8, cache_entries=0)
+    )
+    yield opened
+    await opened.close()
+
+
+SAME_AS_THE_DOUBLE: list[tuple[str, RecordType]] = [
+    *(("a.test", rdtype) for rdtype in RecordType),
+    ("A.Test.", RecordType.MX),
+    ("_25._tcp.mx.a.test", RecordType.TLSA),
+    ("1.2.0.192.in-addr.arpa", RecordType.PTR),
+    ("null.test", RecordType.MX),
+    ("alias.test", RecordType.A),
+    ("alias.test", RecordType.MX),
+    ("alias.test", RecordType.CNAME),
+    ("alias.test", RecordType.PTR),
+    ("bare.test", RecordType.A),
+    ("dangling.test", RecordType.A),
+    ("loop.test", RecordType.A),
+    ("bareloop.test", RecordType.A),
+    ("below.test", RecordType.A),
+    ("nowhere.test", RecordType.A),
+    ("large.test", RecordType.TXT),
+    ("no..name", RecordType.A),
+]
+
+
+@pytest.mark.parametrize(("name", "rdtype"), SAME_AS_THE_DOUBLE)
+async def test_the_double_answers_as_the_resolver_does(
+    resolver: DnsResolver, name: str, rdtype: RecordType
+) -> None:
+    real, double = (
+        await resolver.query(name, rdtype),
+        await FakeResolver(RECORDS).query(name, rdtype),
+    )
+    assert _essence(real) == _essence(double)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "detail"),
+    [
+        ("nowhere.test", Status.NXDOMAIN, "says that there is no such name"),
+        ("denied.test", Status.NXDOMAIN, "says that there is no such name"),
+        ("dangling.test", Status.NXDOMAIN, "says that there is no such name"),
+        ("below.test", Status.NO_DATA, "says that there is no such record"),
+        ("empty.test", Status.NO_DATA, "says that there is no such record"),
+        ("servfail.test", Status.TEMPORARY, "says SERVFAIL"),
+        ("refused.test", Status.TEMPORARY, "says REFUSED"),
+        ("silent.test", Status.TEMPORARY, "no valid answer in 0.3 s"),
+        ("otherid.test", Status.TEMPORARY, "no valid answer in 0.3 s"),
+        ("garbage.test", Status.TEMPORARY, "malformed answer"),
+        ("cutoff.test", Status.TEMPORARY, "closed the TCP connection early"),
+        ("referral.test", Status.TEMPORARY, "refers to other servers"),
+        ("loop.test", Status.TEMPORARY, "a CNAME loop"),
+        ("bareloop.test", Status.TEMPORARY, "a CNAME loop through bareloop.test"),
+        ("chain1.test", Status.TEMPORARY, f"a chain of more than {MAX_ALIASES} CNAMEs"),
+    ],
+)
+async def test_a_failure_says_what_was_asked_of_whom_and_what_happened(
+    server: DnsServer, resolver: DnsResolver, name: str, status: Status, detail: str
+) -> None:
+    answer = await resolver.query(name, RecordType.A)
+    assert (answer.status, answer.records) == (status, ())
+    assert detail in answer.detail
+    assert answer.detail.startswith(f"A {name}: ")
+    assert answer.detail.isprintable()
+    if "chain" not in name and "bareloop" not in name:
+        assert server.address in answer.detail
+
+
+@pytest.mark.parametrize("name", ["slow.test", "cut.test", "forged.test", "chain2.test"])
+async def test_a_good_answer_comes_through_all_the_same(resolver: DnsResolver, name: str) -> None:
+    answer = await resolver.query(name, RecordType.A)
+    assert [str(record) for record in answer.records] == ["192.0.2.9"]
+
+
+async def test_what_does_not_fit_is_asked_for_over_tcp(
+    server: DnsServer, resolver: DnsResolver
+) -> None:
+    answer = await resolver.query("large.test", RecordType.TXT)
+    assert len(answer.records) == 30
+    assert server.queries == [("large.test", "TXT", "udp"), ("large.test", "TXT", "tcp")]
+
+
+async def test_a_null_mx_is_an_answer(resolver: DnsResolver) -> None:
+    found = await mx(resolver, "null.test")
+    assert (found.status, found.records) == (Status.OK, (MxRecord(0, "."),))
+    assert found.records[0].is_null
+
+
+@pytest.mark.parametrize(
+    ("name", "rdtype", "authentic"),
+    [
+        ("a.test", RecordType.MX, True),
+        ("a.test", RecordType.A, False),
+        ("signed.test", RecordType.A, True),
+        ("signed.test", RecordType.MX, True),
+        ("half.test", RecordType.A, False),  # the alias itself is not signed
+    ],
+)
+async def test_authentic_is_what_the_server_validated(
+    resolver: DnsResolver, name: str, rdtype: RecordType, authentic: bool
+) -> None:
+    assert (await resolver.query(name, rdtype)).authentic is authentic
+
+
+@pytest.mark.parametrize("name", ["", "no..name", "a b.test", "x" * 64 + ".test", "a\r\n.test"])
+async def test_what_is_no_name_is_not_asked_for(
+    server: DnsServer, resolver: DnsResolver, name: str
+) -> None:
+    answer = await resolver.query(name, RecordType.MX)
+    assert answer.status is Status.NXDOMAIN
+    assert "not a domain name" in answer.detail
+    assert answer.detail.isprintable()
+    assert answer.name.isprintable()
+    assert server.queries == []
+
+
+async def test_names_are_absolute(server: DnsServer, resolver: DnsResolver) -> None:
+    await resolver.query("localhost", RecordType.A)
+    await resolver.query("nowhere.test", RecordType.A)
+    assert [query.name for query in server.queries] == ["localhost", "nowhere.test"]
+
+
+async def test_a_server_without_edns_is_asked_without() -> None:
+    with DnsServer(RECORDS, edns=False) as old:
+        resolver = DnsResolver(DnsOptions(servers=(old.address,)))
+        answer = await resolver.query("large.test", RecordType.TXT)
+        assert len(answer.records) == 30
+        await resolver.close()
+
+
+async def test_nobody_listening_is_told_at_once(free_port: int) -> None:
+    resolver = DnsResolver(DnsOptions(servers=(f"127.0.0.1:{free_port}",)))
+    began = time.monotonic()
+    answer = await resolver.query("a.test", RecordType.A)
+    assert answer.status is Status.TEMPORARY
+    assert "refused" in answer.detail
+    assert time.monotonic() - began < 1.0  # against attempts of two seconds
+    await resolver.close()
+
+
+def test_it_runs_on_uvloop(server: DnsServer) -> None:
+    async def ask() -> list[Status]:
+        resolver = DnsResolver(
+            DnsOptions(servers=(server.address,), attempt_timeout=0.2, deadline=0.3)
+        )
+        names = ("a.test", "cut.test", "silent.test", "nowhere.test", "forged.test")
+        answers = await asyncio.gather(*(resolver.query(name, RecordType.A) for name in names))
+        await resolver.close()
+        return [answer.status for answer in answers]
+
+    expected = [Status.OK, Status.OK, Status.TEMPORARY, Status.NXDOMAIN, Status.OK]
+    assert uvloop.run(ask()) == expected
+
+
+def _essence(answer: Answer) -> tuple[object, ...]:
+    """All but what the two cannot share: TTLs and wording; a server shuffles its records."""
+    records = sorted(map(repr, answer.records))
+    return answer.name, answer.rdtype, answer.status, records, answer.canonical

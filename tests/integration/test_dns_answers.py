@@ -32,6 +32,7 @@ RECORDS: dict[Key, list[str]] = {
     ("1.2.0.192.in-addr.arpa", "PTR"): ["a.test"],
     ("null.test", "MX"): ["0 ."],
     ("large.test", "TXT"): [f"{number} " + "y" * 200 for number in range(30)],
+    ("medium.test", "TXT"): ["y" * 1400],
     ("deep.below.test", "A"): ["192.0.2.3"],
     ("alias.test", "CNAME"): ["alias2.test"],
     ("alias2.test", "CNAME"): ["a.test"],
@@ -84,6 +85,7 @@ def server() -> Iterator[DnsServer]:
         bare_alias=BARE,
         authentic={"signed.test", ("a.test", "MX")},
         slow={"slow.test": 0.1},
+        ttls={("bare.test", "CNAME"): 20, ("bare2.test", "CNAME"): 40},
     ) as running:
         yield running
 
@@ -168,12 +170,19 @@ async def test_a_good_answer_comes_through_all_the_same(resolver: DnsResolver, n
     assert [str(record) for record in answer.records] == ["192.0.2.9"]
 
 
-async def test_what_does_not_fit_is_asked_for_over_tcp(
-    server: DnsServer, resolver: DnsResolver
+async def test_an_answer_is_kept_no_longer_than_any_alias_on_its_way(
+    resolver: DnsResolver,
 ) -> None:
-    answer = await resolver.query("large.test", RecordType.TXT)
-    assert len(answer.records) == 30
-    assert server.queries == [("large.test", "TXT", "udp"), ("large.test", "TXT", "tcp")]
+    assert (await resolver.query("bare.test", RecordType.A)).ttl == 20
+
+
+@pytest.mark.parametrize(("name", "records"), [("large.test", 30), ("medium.test", 1)])
+async def test_what_does_not_fit_unfragmented_is_asked_for_over_tcp(
+    server: DnsServer, resolver: DnsResolver, name: str, records: int
+) -> None:
+    answer = await resolver.query(name, RecordType.TXT)
+    assert len(answer.records) == records
+    assert server.queries == [(name, "TXT", "udp"), (name, "TXT", "tcp")]
 
 
 async def test_a_null_mx_is_an_answer(resolver: DnsResolver) -> None:

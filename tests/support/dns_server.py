@@ -85,6 +85,7 @@ class DnsServer:
         lost: Mapping[str, int] | None = None,
         edns: bool = True,
         ttl: int = 300,
+        ttls: Mapping[Key, int] | None = None,
         port: int = 0,
     ) -> None:
         self.records = Zone(records)
@@ -118,6 +119,8 @@ class DnsServer:
         self.edns = edns
         """False: FORMERR to every question with EDNS."""
         self.ttl = ttl
+        self.ttls = {(spelling(name), rdtype): ttl for (name, rdtype), ttl in (ttls or {}).items()}
+        """Those of single records, where they differ."""
         self.port = port
         self.queries: list[Query] = []
         """What was asked, in the order of arrival, names in lower case."""
@@ -294,7 +297,9 @@ class DnsServer:
     def _rrset(self, owner: str, rdtype: str, values: Iterable[str]) -> dns.rrset.RRset:
         name = dns.name.root if owner == "." else dns.name.Name([*owner.encode().split(b"."), b""])
         return dns.rrset.from_rdata_list(
-            name, self.ttl, [rdata_of(rdtype, value) for value in values]
+            name,
+            self.ttls.get((owner, rdtype), self.ttl),
+            [rdata_of(rdtype, value) for value in values],
         )
 
     def _wire(

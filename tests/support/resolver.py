@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from services.common.dns import Answer, InvalidNameError, RecordType, Status, canonical
+from services.common.dns import Answer, InvalidNameError, RecordType, Resolver, Status, canonical
 from services.common.dns.name import printable
 from services.common.dns.reply import record_of
 from tests.support.zone import Key, NameOrKey, Zone, listed, rdata_of, spelling
@@ -22,8 +22,8 @@ from tests.support.zone import Key, NameOrKey, Zone, listed, rdata_of, spelling
 TTL_SECONDS = 300
 
 
-class FakeResolver:
-    """A `Resolver`. `records`, `temporary` and `authentic` may be changed between queries."""
+class FakeResolver(Resolver):
+    """Answers from a table. What it is made with may be changed between queries."""
 
     def __init__(
         self,

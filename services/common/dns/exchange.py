@@ -46,18 +46,25 @@ class NoAnswerError(ExchangeError):
 
 
 async def ask(
-    server: Server, target: Target, rdtype: RecordType, *, seconds: float
+    server: Server,
+    target: Target,
+    rdtype: RecordType,
+    *,
+    seconds: float,
+    recursive: bool = True,
 ) -> dns.message.Message:
     """The server's answer, whatever its response code. Raises ExchangeError; `seconds`
     covers it all.
 
-    A server that does not know EDNS is asked again without (RFC 6891 §7).
+    A server that does not know EDNS is asked again without (RFC 6891 §7). `recursive` is whether it
+    shall ask others on our behalf.
     """
+    flags = dns.flags.RD | dns.flags.AD if recursive else dns.flags.AD
     try:
         async with asyncio.timeout(seconds):
-            answer = await _ask(server, _question(target, rdtype, edns=True))
+            answer = await _ask(server, _question(target, rdtype, edns=True, flags=flags))
             if answer.rcode() in _NO_EDNS:
-                answer = await _ask(server, _question(target, rdtype, edns=False))
+                answer = await _ask(server, _question(target, rdtype, edns=False, flags=flags))
             return answer
     except TimeoutError as error:
         raise NoAnswerError(f"no valid answer in {seconds:.1f} s") from error
@@ -65,7 +72,9 @@ async def ask(
         raise ExchangeError(error.strerror or type(error).__name__) from error
 
 
-def _question(target: Target, rdtype: RecordType, *, edns: bool) -> dns.message.QueryMessage:
+def _question(
+    target: Target, rdtype: RecordType, *, edns: bool, flags: int
+) -> dns.message.QueryMessage:
     # AD in a question asks for AD in the answer, without the signatures that DO would bring (RFC
     # 6840 §5.7).
     return dns.message.make_query(
@@ -73,7 +82,7 @@ def _question(target: Target, rdtype: RecordType, *, edns: bool) -> dns.message.
         _RDATATYPES[rdtype],
         use_edns=edns,
         payload=UDP_PAYLOAD if edns else None,
-        flags=dns.flags.RD | dns.flags.AD,
+        flags=flags,
     )
 
 

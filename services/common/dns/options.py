@@ -1,7 +1,7 @@
 """How patient the resolver is and how much it keeps, with the rule for how long an answer is kept.
 
-RFC 2308 §5 (negative answers), §7.1 (a failure of a server must not be kept for more than five
-minutes: ours are kept for seconds).
+RFC 2308 §5 (negative answers), RFC 9520 §3.2 (failures are kept for a second at least and five
+minutes at most: ours for a few seconds).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The resolver of every service: asks recursive DNS servers, over dnspython, and remembers what
 they said.
 
-RFC 1034 §5.3.1 (stub resolver), RFC 2308 (negative caching), RFC 8767's advice on short-lived
-failures.
+RFC 1034 §5.3.1 (stub resolvers), RFC 2308 (negative answers), RFC 9520 (failures are kept too).
 
 Life of a lookup: the cache is asked; then a lookup of the same name under way is joined; otherwise
 a task of its own is started, waits for one of the slots, and tries server after server until one
@@ -26,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from prometheus_client import Counter, Histogram
 
 from services.common.dns import exchange
-from services.common.dns.answer import Answer, RecordType, Status
+from services.common.dns.answer import Answer, RecordType, Resolver, Status
 from services.common.dns.cache import AnswerCache
 from services.common.dns.name import InvalidNameError, canonical, printable
 from services.common.dns.options import DnsOptions
@@ -71,7 +70,7 @@ class _Journey:
         return Answer(self.name, self.rdtype, Status.TEMPORARY, detail=detail)
 
 
-class DnsResolver:
+class DnsResolver(Resolver):
     """The `Resolver` of production. Made once per process, inside or outside the event loop; closed
     at the end."""
 

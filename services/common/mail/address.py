@@ -196,7 +196,10 @@ def _closing_bracket(text: str) -> int:
 def _parse_path(path: str, *, smtputf8: bool) -> Mailbox:
     inner = path[1:-1]
     _check_alphabet(inner, smtputf8=smtputf8)
-    return parse_mailbox(_without_source_route(inner), smtputf8=smtputf8)
+    mailbox = parse_mailbox(_without_source_route(inner), smtputf8=smtputf8)
+    if inner.startswith("@") and not mailbox.domain:
+        raise AddressError("the source route leads to no domain")
+    return mailbox
 
 
 def _without_source_route(inner: str) -> str:

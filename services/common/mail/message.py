@@ -31,6 +31,7 @@ MAX_HEADER_FIELDS = 2000
 _END = re.compile(rb"\n\r?\n")
 _EMPTY_FIRST_LINE = re.compile(rb"\r?\n")
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+_COLON = b":"
 _NAME = re.compile(rb"[!-9;-~]+")
 _LINE_END = re.compile(rb"\r?\n(?=[ \t])")
 _FOLDING_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
@@ -46,12 +47,12 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HeaderField:
-    """One field. `name` is as written, "" for a malformed line; `raw` is all its octets, line ends
-    included.
-    """
+    """One field, or a malformed line in the place where a field should be."""
 
     name: str
+    """As written; "" for a malformed line."""
     raw: bytes
+    """All its octets, line ends included."""
 
     @property
     def is_malformed(self) -> bool:
@@ -65,9 +66,7 @@ class HeaderField:
 
     @property
     def value(self) -> bytes:
-        """What follows the colon, unfolded, without white space at its ends; of a malformed line
-        all of it.
-        """
+        """What follows the colon (of a malformed line: all of it), unfolded and trimmed."""
         body = self.raw if self.is_malformed else self.raw.partition(b":")[2]
         return unfold(body).strip(b" \t\r\n")
 
@@ -115,8 +114,9 @@ class HeaderBlock:
 
 
 def header_length(data: bytes | bytearray) -> int | None:
-    """Octets of the header block that `data` begins with; None while the empty line after it is not
-    there yet.
+    """Octets of the header block that `data` begins with.
+
+    None as long as `data` does not hold the empty line that ends it.
     """
     if _EMPTY_FIRST_LINE.match(data):
         return 0
@@ -189,19 +189,20 @@ def folded(name: str, *parts: str, limit: int = FOLD_AT, utf8: bool = False) -> 
     """
     if not _NAME.fullmatch(name.encode()) or len(name) > MAX_NAME_OCTETS:
         raise ValueError(f"{name!r} is not the name of a header field")
-    lines = [f"{name}:".encode()]
+    lines = [name.encode() + _COLON]
     for part in parts:
         clean = one_line(part, limit=MAX_VALUE_OCTETS)
         if not utf8:
             clean = clean.encode("ascii", errors="backslashreplace").decode("ascii")
-        _append_part(lines, clean, limit=limit)
+        if clean:
+            _append_part(lines, clean, limit=limit)
     return b"\r\n".join(lines) + b"\r\n"
 
 
 def _append_part(lines: list[bytes], part: str, *, limit: int) -> None:
     """As a whole if it fits this line or the next one, otherwise word by word."""
     octets = b" " + part.encode()
-    if len(octets) <= (limit if len(lines) > 1 else limit - len(lines[0])):
+    if len(octets) <= (limit - len(lines[0]) if _is_bare_name(lines) else limit):
         _append(lines, octets, limit=limit)
         return
     for word in _FOLDING_SPACE.split(part):
@@ -213,8 +214,12 @@ def _append_part(lines: list[bytes], part: str, *, limit: int) -> None:
 
 def _append(lines: list[bytes], piece: bytes, *, limit: int) -> None:
     """On the last line, or on a new one; some readers trip over a name alone on its line."""
-    alone = len(lines) == 1 and lines[0].endswith(b":")
-    if len(lines[-1]) + len(piece) <= (MAX_LINE_OCTETS if alone else limit):
+    if len(lines[-1]) + len(piece) <= (MAX_LINE_OCTETS if _is_bare_name(lines) else limit):
         lines[-1] += piece
     else:
         lines.append(piece)
+
+
+def _is_bare_name(lines: list[bytes]) -> bool:
+    """Whether no part has been written yet (a name holds no colon, so only it can end in one)."""
+    return len(lines) == 1 and lines[0].find(_COLON) == len(lines[0]) - 1

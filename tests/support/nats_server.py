@@ -29,6 +29,16 @@ jetstream {{
   sync_interval: always
   max_file_store: 1GB
 }}
+# Without a limit of its own the account would report none, and services would call that unsafe.
+accounts {{
+  GATEPOST {{
+    jetstream: {{ max_file: 1GB, max_mem: 1MB }}
+    users: [ {{ user: gatepost, password: gatepost }} ]
+  }}
+  SYS {{}}
+}}
+system_account: SYS
+no_auth_user: gatepost
 """
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Wi
 
 from services.common.mail.domain import parse_domain
 
-_DURATION: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE: Final = re.compile(
     r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
@@ -109,7 +109,7 @@ def parse_endpoint(value: Any) -> Endpoint:
     bracketed = host.startswith("[") and host.endswith("]")
     if (
         not colon
-        or not port.isdigit()
+        or not (port.isascii() and port.isdigit())
         or not 0 <= int(port) <= 65535
         or (":" in host and not bracketed)
     ):

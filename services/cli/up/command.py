@@ -163,7 +163,7 @@ async def _start(
             Child(
                 name,
                 argv,
-                log_file=data / "logs" / f"{name}.log",
+                data=data,
                 on_line=screen.show_all if verbose else screen.show_line,
                 announce=screen.announce,
             )

@@ -40,7 +40,7 @@ class Child:
         name: str,
         argv: Sequence[str],
         *,
-        log_file: Path,
+        data: Path,
         on_line: Listener,
         announce: Callable[[str], None],
     ) -> None:
@@ -49,15 +49,11 @@ class Child:
         self._argv = (sys.executable, "-m", "services.cli.up.child", *argv)
         self._on_line = on_line
         self._announce = announce
-        self._log = _rotating(name, log_file)
+        self._log = _rotating(name, data / "logs" / f"{name}.log")
+        self._pid_file = data / "run" / f"{name}.pid"
+        self._pid_file.parent.mkdir(mode=0o700, exist_ok=True)
         self._stopping = False
         self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id while it runs."""
-        running = self._process is not None and self._process.returncode is None
-        return self._process.pid if running and self._process else None
 
     @property
     def stopped(self) -> bool:
@@ -87,6 +83,7 @@ class Child:
             # Ctrl-C at the terminal is for us alone: we stop the children in order.
             start_new_session=True,
         )
+        self._pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
         if self._process.stdout is not None:
             await self._read(self._process.stdout)
         return await self._process.wait()
@@ -107,6 +104,7 @@ class Child:
     async def stop(self, *, wait_s: float) -> None:
         """SIGTERM, and after `wait_s` seconds SIGKILL."""
         self._stopping = True
+        self._pid_file.unlink(missing_ok=True)
         process = self._process
         if process is None or process.returncode is not None:
             return

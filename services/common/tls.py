@@ -145,6 +145,19 @@ class ServerTls:
         return self._pairs[0]
 
 
+def check_pair(files: CertificateFiles) -> None:
+    """Raise `OSError` or `ValueError` with a text for operators unless the pair can be used.
+
+    For TLS that is not done by this module; logs and measures the certificate as if it were.
+    """
+    _tell(files, _load(files, ssl.TLSVersion.TLSv1_2))
+
+
+def check_authorities(path: Path) -> None:
+    """Raise `OSError` or `ValueError` unless the file holds certificates."""
+    x509.load_pem_x509_certificates(path.read_bytes())
+
+
 def _digest(files: CertificateFiles) -> bytes:
     content = files.certificate.read_bytes(), files.key.read_bytes()
     return b"".join(hashlib.sha256(part).digest() for part in content)

@@ -60,8 +60,11 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds, for the `timeout` of a call; 0 when it has passed, and the call then fails."""
-        return max(0.0, self.at - time.monotonic())
+        """Seconds, for the `timeout` of a call; below 0 when it has passed: the call then fails.
+
+        Not cut off at 0: gRPC rounds up, and a quick call with a timeout of 0 succeeds.
+        """
+        return self.at - time.monotonic()
 
 
 def channel(

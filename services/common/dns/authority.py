@@ -96,10 +96,11 @@ class ZoneServers:
         """See `Authority.ask_all`."""
         try:
             asked = canonical(name)
-            async with asyncio.timeout(self._deadline):
-                return await self._ask_zone(asked, rdtype, steps=MAX_ALIASES)
         except InvalidNameError as error:
             return AllAnswers(printable(name), problem=f"not a domain name: {error}")
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await self._ask_zone(asked, rdtype, steps=MAX_ALIASES)
         except TimeoutError:
             return AllAnswers(asked, problem=f"not all servers answered in {self._deadline:g} s")
 

@@ -26,17 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgatepost/keys/v1/keys.proto\x12\x10gatepost.keys.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n\tDnsRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\x11\n\tzone_file\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\"\xaa\x03\n\x03Key\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x10\n\x08key_type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.gatepost.keys.v1.KeyState\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cpublish_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\ndns_record\x18\x0b \x01(\x0b\x32\x1b.gatepost.keys.v1.DnsRecord\x12\r\n\x05notes\x18\x0c \x03(\t\"\x93\x01\n\x10\x43reateKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x10\n\x08key_type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12)\n\x06\x65xpiry\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"7\n\x11\x43reateKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"x\n\x10ImportKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x17\n\x0fprivate_key_pem\x18\x03 \x01(\x0c\x12)\n\x06\x65xpiry\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x11ImportKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"1\n\rGetKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\"4\n\x0eGetKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"s\n\x0fListKeysRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.gatepost.keys.v1.KeyState\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"P\n\x10ListKeysResponse\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.gatepost.keys.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x12\x41\x63tivateKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x1c\n\x14override_publication\x18\x03 \x01(\x08\"9\n\x13\x41\x63tivateKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"4\n\x10RetireKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\"7\n\x11RetireKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"4\n\x10\x44\x65leteKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteKeyResponse\";\n\x17\x43heckPublicationRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\"A\n\x0cServerAnswer\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x11\n\tpublished\x18\x02 \x01(\x08\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\"\x8d\x01\n\x18\x43heckPublicationResponse\x12\x11\n\tpublished\x18\x01 \x01(\x08\x12-\n\x08\x65xpected\x18\x02 \x01(\x0b\x32\x1b.gatepost.keys.v1.DnsRecord\x12/\n\x07servers\x18\x03 \x03(\x0b\x32\x1e.gatepost.keys.v1.ServerAnswer\"M\n\x12SignMessageRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x14\n\x0cheader_block\x18\x02 \x01(\x0c\x12\x11\n\tbody_hash\x18\x03 \x01(\x0c\"F\n\tSignature\x12\x10\n\x08selector\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x14\n\x0cheader_field\x18\x03 \x01(\x0c\"y\n\x13SignMessageResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .gatepost.keys.v1.SigningOutcome\x12/\n\nsignatures\x18\x02 \x03(\x0b\x32\x1b.gatepost.keys.v1.Signature\"&\n\x14GetDnsRecordsRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\"~\n\x0eProposedRecord\x12+\n\x06record\x18\x01 \x01(\x0b\x32\x1b.gatepost.keys.v1.DnsRecord\x12\x16\n\x0e\x63urrent_values\x18\x02 \x03(\t\x12\x11\n\tsatisfied\x18\x03 \x01(\x08\x12\x14\n\x0clookup_error\x18\x04 \x01(\t\"J\n\x15GetDnsRecordsResponse\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32 .gatepost.keys.v1.ProposedRecord*\x9a\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATE_PENDING\x10\x01\x12\x17\n\x13KEY_STATE_PUBLISHED\x10\x02\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x03\x12\x16\n\x12KEY_STATE_RETIRING\x10\x04\x12\x15\n\x11KEY_STATE_RETIRED\x10\x05*i\n\x0eSigningOutcome\x12\x1f\n\x1bSIGNING_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNING_OUTCOME_SIGNED\x10\x01\x12\x1a\n\x16SIGNING_OUTCOME_NO_KEY\x10\x02\x32\x89\x07\n\nKeyService\x12T\n\tCreateKey\x12\".gatepost.keys.v1.CreateKeyRequest\x1a#.gatepost.keys.v1.CreateKeyResponse\x12T\n\tImportKey\x12\".gatepost.keys.v1.ImportKeyRequest\x1a#.gatepost.keys.v1.ImportKeyResponse\x12K\n\x06GetKey\x12\x1f.gatepost.keys.v1.GetKeyRequest\x1a .gatepost.keys.v1.GetKeyResponse\x12Q\n\x08ListKeys\x12!.gatepost.keys.v1.ListKeysRequest\x1a\".gatepost.keys.v1.ListKeysResponse\x12Z\n\x0b\x41\x63tivateKey\x12$.gatepost.keys.v1.ActivateKeyRequest\x1a%.gatepost.keys.v1.ActivateKeyResponse\x12T\n\tRetireKey\x12\".gatepost.keys.v1.RetireKeyRequest\x1a#.gatepost.keys.v1.RetireKeyResponse\x12T\n\tDeleteKey\x12\".gatepost.keys.v1.DeleteKeyRequest\x1a#.gatepost.keys.v1.DeleteKeyResponse\x12i\n\x10\x43heckPublication\x12).gatepost.keys.v1.CheckPublicationRequest\x1a*.gatepost.keys.v1.CheckPublicationResponse\x12Z\n\x0bSignMessage\x12$.gatepost.keys.v1.SignMessageRequest\x1a%.gatepost.keys.v1.SignMessageResponse\x12`\n\rGetDnsRecords\x12&.gatepost.keys.v1.GetDnsRecordsRequest\x1a\'.gatepost.keys.v1.GetDnsRecordsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgatepost/keys/v1/keys.proto\x12\x10gatepost.keys.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n\tDnsRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\x11\n\tzone_file\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\"\xaa\x03\n\x03Key\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x10\n\x08key_type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.gatepost.keys.v1.KeyState\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cpublish_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\ndns_record\x18\x0b \x01(\x0b\x32\x1b.gatepost.keys.v1.DnsRecord\x12\r\n\x05notes\x18\x0c \x03(\t\"\x93\x01\n\x10\x43reateKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x10\n\x08key_type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12)\n\x06\x65xpiry\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"7\n\x11\x43reateKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"x\n\x10ImportKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x17\n\x0fprivate_key_pem\x18\x03 \x01(\x0c\x12)\n\x06\x65xpiry\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x11ImportKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"1\n\rGetKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\"4\n\x0eGetKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"s\n\x0fListKeysRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.gatepost.keys.v1.KeyState\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"P\n\x10ListKeysResponse\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.gatepost.keys.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x12\x41\x63tivateKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x1c\n\x14override_publication\x18\x03 \x01(\x08\"9\n\x13\x41\x63tivateKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"L\n\x10RetireKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x16\n\x0eleave_unsigned\x18\x03 \x01(\x08\"7\n\x11RetireKeyResponse\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.gatepost.keys.v1.Key\"4\n\x10\x44\x65leteKeyRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteKeyResponse\";\n\x17\x43heckPublicationRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\"A\n\x0cServerAnswer\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x11\n\tpublished\x18\x02 \x01(\x08\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\"\x9e\x01\n\x18\x43heckPublicationResponse\x12\x11\n\tpublished\x18\x01 \x01(\x08\x12-\n\x08\x65xpected\x18\x02 \x01(\x0b\x32\x1b.gatepost.keys.v1.DnsRecord\x12/\n\x07servers\x18\x03 \x03(\x0b\x32\x1e.gatepost.keys.v1.ServerAnswer\x12\x0f\n\x07problem\x18\x04 \x01(\t\"M\n\x12SignMessageRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x14\n\x0cheader_block\x18\x02 \x01(\x0c\x12\x11\n\tbody_hash\x18\x03 \x01(\x0c\"F\n\tSignature\x12\x10\n\x08selector\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x14\n\x0cheader_field\x18\x03 \x01(\x0c\"y\n\x13SignMessageResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .gatepost.keys.v1.SigningOutcome\x12/\n\nsignatures\x18\x02 \x03(\x0b\x32\x1b.gatepost.keys.v1.Signature\"&\n\x14GetDnsRecordsRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\"~\n\x0eProposedRecord\x12+\n\x06record\x18\x01 \x01(\x0b\x32\x1b.gatepost.keys.v1.DnsRecord\x12\x16\n\x0e\x63urrent_values\x18\x02 \x03(\t\x12\x11\n\tsatisfied\x18\x03 \x01(\x08\x12\x14\n\x0clookup_error\x18\x04 \x01(\t\"J\n\x15GetDnsRecordsResponse\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32 .gatepost.keys.v1.ProposedRecord*\x9a\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATE_PENDING\x10\x01\x12\x17\n\x13KEY_STATE_PUBLISHED\x10\x02\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x03\x12\x16\n\x12KEY_STATE_RETIRING\x10\x04\x12\x15\n\x11KEY_STATE_RETIRED\x10\x05*i\n\x0eSigningOutcome\x12\x1f\n\x1bSIGNING_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNING_OUTCOME_SIGNED\x10\x01\x12\x1a\n\x16SIGNING_OUTCOME_NO_KEY\x10\x02\x32\x89\x07\n\nKeyService\x12T\n\tCreateKey\x12\".gatepost.keys.v1.CreateKeyRequest\x1a#.gatepost.keys.v1.CreateKeyResponse\x12T\n\tImportKey\x12\".gatepost.keys.v1.ImportKeyRequest\x1a#.gatepost.keys.v1.ImportKeyResponse\x12K\n\x06GetKey\x12\x1f.gatepost.keys.v1.GetKeyRequest\x1a .gatepost.keys.v1.GetKeyResponse\x12Q\n\x08ListKeys\x12!.gatepost.keys.v1.ListKeysRequest\x1a\".gatepost.keys.v1.ListKeysResponse\x12Z\n\x0b\x41\x63tivateKey\x12$.gatepost.keys.v1.ActivateKeyRequest\x1a%.gatepost.keys.v1.ActivateKeyResponse\x12T\n\tRetireKey\x12\".gatepost.keys.v1.RetireKeyRequest\x1a#.gatepost.keys.v1.RetireKeyResponse\x12T\n\tDeleteKey\x12\".gatepost.keys.v1.DeleteKeyRequest\x1a#.gatepost.keys.v1.DeleteKeyResponse\x12i\n\x10\x43heckPublication\x12).gatepost.keys.v1.CheckPublicationRequest\x1a*.gatepost.keys.v1.CheckPublicationResponse\x12Z\n\x0bSignMessage\x12$.gatepost.keys.v1.SignMessageRequest\x1a%.gatepost.keys.v1.SignMessageResponse\x12`\n\rGetDnsRecords\x12&.gatepost.keys.v1.GetDnsRecordsRequest\x1a\'.gatepost.keys.v1.GetDnsRecordsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.keys.v1.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYSTATE']._serialized_start=2447
-  _globals['_KEYSTATE']._serialized_end=2601
-  _globals['_SIGNINGOUTCOME']._serialized_start=2603
-  _globals['_SIGNINGOUTCOME']._serialized_end=2708
+  _globals['_KEYSTATE']._serialized_start=2488
+  _globals['_KEYSTATE']._serialized_end=2642
+  _globals['_SIGNINGOUTCOME']._serialized_start=2644
+  _globals['_SIGNINGOUTCOME']._serialized_end=2749
   _globals['_DNSRECORD']._serialized_start=114
   _globals['_DNSRECORD']._serialized_end=204
   _globals['_KEY']._serialized_start=207
@@ -62,31 +62,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACTIVATEKEYRESPONSE']._serialized_start=1411
   _globals['_ACTIVATEKEYRESPONSE']._serialized_end=1468
   _globals['_RETIREKEYREQUEST']._serialized_start=1470
-  _globals['_RETIREKEYREQUEST']._serialized_end=1522
-  _globals['_RETIREKEYRESPONSE']._serialized_start=1524
-  _globals['_RETIREKEYRESPONSE']._serialized_end=1579
-  _globals['_DELETEKEYREQUEST']._serialized_start=1581
-  _globals['_DELETEKEYREQUEST']._serialized_end=1633
-  _globals['_DELETEKEYRESPONSE']._serialized_start=1635
-  _globals['_DELETEKEYRESPONSE']._serialized_end=1654
-  _globals['_CHECKPUBLICATIONREQUEST']._serialized_start=1656
-  _globals['_CHECKPUBLICATIONREQUEST']._serialized_end=1715
-  _globals['_SERVERANSWER']._serialized_start=1717
-  _globals['_SERVERANSWER']._serialized_end=1782
-  _globals['_CHECKPUBLICATIONRESPONSE']._serialized_start=1785
-  _globals['_CHECKPUBLICATIONRESPONSE']._serialized_end=1926
-  _globals['_SIGNMESSAGEREQUEST']._serialized_start=1928
-  _globals['_SIGNMESSAGEREQUEST']._serialized_end=2005
-  _globals['_SIGNATURE']._serialized_start=2007
-  _globals['_SIGNATURE']._serialized_end=2077
-  _globals['_SIGNMESSAGERESPONSE']._serialized_start=2079
-  _globals['_SIGNMESSAGERESPONSE']._serialized_end=2200
-  _globals['_GETDNSRECORDSREQUEST']._serialized_start=2202
-  _globals['_GETDNSRECORDSREQUEST']._serialized_end=2240
-  _globals['_PROPOSEDRECORD']._serialized_start=2242
-  _globals['_PROPOSEDRECORD']._serialized_end=2368
-  _globals['_GETDNSRECORDSRESPONSE']._serialized_start=2370
-  _globals['_GETDNSRECORDSRESPONSE']._serialized_end=2444
-  _globals['_KEYSERVICE']._serialized_start=2711
-  _globals['_KEYSERVICE']._serialized_end=3616
+  _globals['_RETIREKEYREQUEST']._serialized_end=1546
+  _globals['_RETIREKEYRESPONSE']._serialized_start=1548
+  _globals['_RETIREKEYRESPONSE']._serialized_end=1603
+  _globals['_DELETEKEYREQUEST']._serialized_start=1605
+  _globals['_DELETEKEYREQUEST']._serialized_end=1657
+  _globals['_DELETEKEYRESPONSE']._serialized_start=1659
+  _globals['_DELETEKEYRESPONSE']._serialized_end=1678
+  _globals['_CHECKPUBLICATIONREQUEST']._serialized_start=1680
+  _globals['_CHECKPUBLICATIONREQUEST']._serialized_end=1739
+  _globals['_SERVERANSWER']._serialized_start=1741
+  _globals['_SERVERANSWER']._serialized_end=1806
+  _globals['_CHECKPUBLICATIONRESPONSE']._serialized_start=1809
+  _globals['_CHECKPUBLICATIONRESPONSE']._serialized_end=1967
+  _globals['_SIGNMESSAGEREQUEST']._serialized_start=1969
+  _globals['_SIGNMESSAGEREQUEST']._serialized_end=2046
+  _globals['_SIGNATURE']._serialized_start=2048
+  _globals['_SIGNATURE']._serialized_end=2118
+  _globals['_SIGNMESSAGERESPONSE']._serialized_start=2120
+  _globals['_SIGNMESSAGERESPONSE']._serialized_end=2241
+  _globals['_GETDNSRECORDSREQUEST']._serialized_start=2243
+  _globals['_GETDNSRECORDSREQUEST']._serialized_end=2281
+  _globals['_PROPOSEDRECORD']._serialized_start=2283
+  _globals['_PROPOSEDRECORD']._serialized_end=2409
+  _globals['_GETDNSRECORDSRESPONSE']._serialized_start=2411
+  _globals['_GETDNSRECORDSRESPONSE']._serialized_end=2485
+  _globals['_KEYSERVICE']._serialized_start=2752
+  _globals['_KEYSERVICE']._serialized_end=3657
 # @@protoc_insertion_point(module_scope)

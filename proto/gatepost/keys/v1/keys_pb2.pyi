@@ -68,7 +68,9 @@ class _SigningOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Signin
     SIGNING_OUTCOME_SIGNED: _SigningOutcome.ValueType  # 1
     """The mail was signed with every active key of the domain."""
     SIGNING_OUTCOME_NO_KEY: _SigningOutcome.ValueType  # 2
-    """The domain never had a key: send the mail unsigned."""
+    """The domain has no key that should sign: none was ever activated, or the last one was retired on purpose. Send the
+    mail unsigned.
+    """
 
 class SigningOutcome(_SigningOutcome, metaclass=_SigningOutcomeEnumTypeWrapper):
     """SigningOutcome tells what came of a signing request."""
@@ -78,7 +80,9 @@ SIGNING_OUTCOME_UNSPECIFIED: SigningOutcome.ValueType  # 0
 SIGNING_OUTCOME_SIGNED: SigningOutcome.ValueType  # 1
 """The mail was signed with every active key of the domain."""
 SIGNING_OUTCOME_NO_KEY: SigningOutcome.ValueType  # 2
-"""The domain never had a key: send the mail unsigned."""
+"""The domain has no key that should sign: none was ever activated, or the last one was retired on purpose. Send the
+mail unsigned.
+"""
 Global___SigningOutcome: _TypeAlias = SigningOutcome  # noqa: Y015
 
 @_typing.final
@@ -501,19 +505,23 @@ class RetireKeyRequest(_message.Message):
 
     DOMAIN_FIELD_NUMBER: _builtins.int
     SELECTOR_FIELD_NUMBER: _builtins.int
+    LEAVE_UNSIGNED_FIELD_NUMBER: _builtins.int
     domain: _builtins.str
     """The signing domain."""
     selector: _builtins.str
     """The selector."""
+    leave_unsigned: _builtins.bool
+    """True: retire it even if no other key signs for the domain, whose mail then goes out unsigned. It is logged."""
     def __init__(
         self,
         *,
         domain: _builtins.str = ...,
         selector: _builtins.str = ...,
+        leave_unsigned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "leave_unsigned", b"leave_unsigned", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -651,8 +659,11 @@ class CheckPublicationResponse(_message.Message):
     PUBLISHED_FIELD_NUMBER: _builtins.int
     EXPECTED_FIELD_NUMBER: _builtins.int
     SERVERS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     published: _builtins.bool
     """True when every authoritative server serves the right record."""
+    problem: _builtins.str
+    """Why not every authoritative server was asked, for example that none could be found; empty if all were."""
     @_builtins.property
     def expected(self) -> Global___DnsRecord:
         """The record that should be there."""
@@ -667,10 +678,11 @@ class CheckPublicationResponse(_message.Message):
         published: _builtins.bool = ...,
         expected: Global___DnsRecord | None = ...,
         servers: _abc.Iterable[Global___ServerAnswer] | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "published", b"published", "servers", b"servers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "problem", b"problem", "published", b"published", "servers", b"servers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

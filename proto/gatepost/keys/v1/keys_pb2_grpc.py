@@ -128,7 +128,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetireKey(self, request, context):
-        """RetireKey ends a key's signing; its record must stay published until the key is retired. Role: operator.
+        """RetireKey ends a key's signing; its record must stay published until the key is retired.
+        FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +150,9 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SignMessage(self, request, context):
-        """SignMessage signs a header block with every active key of the domain. Role: service.
+        """SignMessage signs a header block with every active key of the domain. INVALID_ARGUMENT when the mail is not one
+        that this domain may sign: its From is missing, unclear or of another domain. FAILED_PRECONDITION when the domain
+        has keys that should sign and none that can: the mail must wait, not go unsigned. Role: service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

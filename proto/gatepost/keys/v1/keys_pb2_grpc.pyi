@@ -46,13 +46,18 @@ class KeyServiceStub:
     ActivateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ActivateKeyRequest, _keys_pb2.ActivateKeyResponse]
     """ActivateKey lets a key sign. FAILED_PRECONDITION until its record is visible, unless overridden. Role: operator."""
     RetireKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RetireKeyRequest, _keys_pb2.RetireKeyResponse]
-    """RetireKey ends a key's signing; its record must stay published until the key is retired. Role: operator."""
+    """RetireKey ends a key's signing; its record must stay published until the key is retired.
+    FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
+    """
     DeleteKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]
     """DeleteKey destroys a pending or retired key. Its selector stays used. Role: operator."""
     CheckPublication: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CheckPublicationRequest, _keys_pb2.CheckPublicationResponse]
     """CheckPublication asks every authoritative server of the domain for the key's record. Role: viewer."""
     SignMessage: _grpc.UnaryUnaryMultiCallable[_keys_pb2.SignMessageRequest, _keys_pb2.SignMessageResponse]
-    """SignMessage signs a header block with every active key of the domain. Role: service."""
+    """SignMessage signs a header block with every active key of the domain. INVALID_ARGUMENT when the mail is not one
+    that this domain may sign: its From is missing, unclear or of another domain. FAILED_PRECONDITION when the domain
+    has keys that should sign and none that can: the mail must wait, not go unsigned. Role: service.
+    """
     GetDnsRecords: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetDnsRecordsRequest, _keys_pb2.GetDnsRecordsResponse]
     """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
 
@@ -74,13 +79,18 @@ class KeyServiceAsyncStub(KeyServiceStub):
     ActivateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.ActivateKeyRequest, _keys_pb2.ActivateKeyResponse]  # type: ignore[assignment]
     """ActivateKey lets a key sign. FAILED_PRECONDITION until its record is visible, unless overridden. Role: operator."""
     RetireKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RetireKeyRequest, _keys_pb2.RetireKeyResponse]  # type: ignore[assignment]
-    """RetireKey ends a key's signing; its record must stay published until the key is retired. Role: operator."""
+    """RetireKey ends a key's signing; its record must stay published until the key is retired.
+    FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
+    """
     DeleteKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]  # type: ignore[assignment]
     """DeleteKey destroys a pending or retired key. Its selector stays used. Role: operator."""
     CheckPublication: _aio.UnaryUnaryMultiCallable[_keys_pb2.CheckPublicationRequest, _keys_pb2.CheckPublicationResponse]  # type: ignore[assignment]
     """CheckPublication asks every authoritative server of the domain for the key's record. Role: viewer."""
     SignMessage: _aio.UnaryUnaryMultiCallable[_keys_pb2.SignMessageRequest, _keys_pb2.SignMessageResponse]  # type: ignore[assignment]
-    """SignMessage signs a header block with every active key of the domain. Role: service."""
+    """SignMessage signs a header block with every active key of the domain. INVALID_ARGUMENT when the mail is not one
+    that this domain may sign: its From is missing, unclear or of another domain. FAILED_PRECONDITION when the domain
+    has keys that should sign and none that can: the mail must wait, not go unsigned. Role: service.
+    """
     GetDnsRecords: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetDnsRecordsRequest, _keys_pb2.GetDnsRecordsResponse]  # type: ignore[assignment]
     """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
 
@@ -135,7 +145,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.RetireKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RetireKeyResponse, _abc.Awaitable[_keys_pb2.RetireKeyResponse]]:
-        """RetireKey ends a key's signing; its record must stay published until the key is retired. Role: operator."""
+        """RetireKey ends a key's signing; its record must stay published until the key is retired.
+        FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
+        """
 
     @_abc_1.abstractmethod
     def DeleteKey(
@@ -159,7 +171,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.SignMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.SignMessageResponse, _abc.Awaitable[_keys_pb2.SignMessageResponse]]:
-        """SignMessage signs a header block with every active key of the domain. Role: service."""
+        """SignMessage signs a header block with every active key of the domain. INVALID_ARGUMENT when the mail is not one
+        that this domain may sign: its From is missing, unclear or of another domain. FAILED_PRECONDITION when the domain
+        has keys that should sign and none that can: the mail must wait, not go unsigned. Role: service.
+        """
 
     @_abc_1.abstractmethod
     def GetDnsRecords(

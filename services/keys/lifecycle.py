@@ -1,0 +1,145 @@
+"""What is done to a key after it was made: look for its record, activate, retire, delete.
+
+`state` says which steps there are; this module finds out whether their conditions hold, keeps the
+result, and tells about it in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from services.common.dns import Authority
+from services.common.log import INFO, WARNING, event
+from services.common.rpc.errors import failed_precondition, not_found
+from services.keys.failure import store_failures
+from services.keys.key import Key, whole_seconds
+from services.keys.keyring import Keyring
+from services.keys.publication import Publication, check
+from services.keys.state import ForbiddenStepError, KeyState, Step
+from services.keys.store import Entry, KeyStore
+
+_log = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """Changes keys. Every method raises `RpcFailure`."""
+
+    def __init__(
+        self,
+        store: KeyStore,
+        keyring: Keyring,
+        authority: Authority,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._authority = authority
+        self._now = now
+
+    def entry(self, domain: str, selector: str) -> Entry:
+        """The entry of a key that is not deleted."""
+        entry = self._keyring.find(domain, selector)
+        if entry is None or entry.key.state is KeyState.DELETED:
+            raise not_found(
+                f"{domain} has no key with the selector {selector}", reason="KEY_NOT_FOUND"
+            )
+        return entry
+
+    async def publication(self, domain: str, selector: str) -> tuple[Key, Publication]:
+        """Look for the record of a key now, and remember that it was seen."""
+        entry = self.entry(domain, selector)
+        found = await check(self._authority, entry.key)
+        if found.visible and not self._keyring.fault(entry.key):
+            return await self._step(entry, Step.SEEN), found
+        return entry.key, found
+
+    async def activate(self, domain: str, selector: str, *, override: bool) -> Key:
+        """Let a key sign, if its record is visible everywhere or somebody takes the blame."""
+        entry = self.entry(domain, selector)
+        if entry.key.state is KeyState.ACTIVE:
+            return entry.key
+        step = Step.ACTIVATE_UNSEEN if override else Step.ACTIVATE
+        self._check(entry, step)
+        found = await check(self._authority, entry.key)
+        if found.visible:
+            return await self._step(entry, Step.ACTIVATE)
+        if not override:
+            raise failed_precondition(
+                f"the record {entry.key.record_name} is not visible everywhere: {found.summary}",
+                reason="RECORD_NOT_VISIBLE",
+            )
+        event(
+            _log,
+            WARNING,
+            "key activated although its record is not visible everywhere",
+            domain=domain,
+            selector=selector,
+            missing=found.summary,
+        )
+        return await self._step(entry, Step.ACTIVATE_UNSEEN)
+
+    async def retire(self, domain: str, selector: str, *, leave_unsigned: bool) -> Key:
+        """Let a key sign no more."""
+        entry = self.entry(domain, selector)
+        self._check(entry, Step.RETIRE)
+        if entry.key.state is KeyState.ACTIVE and self._is_last(entry.key):
+            if not leave_unsigned:
+                raise failed_precondition(
+                    f"no other key signs for {domain}: activate one first, or say leave_unsigned"
+                    " to have its mail go out unsigned",
+                    reason="LAST_ACTIVE_KEY",
+                )
+            event(_log, WARNING, "mail is unsigned from now on", domain=domain)
+        return await self._step(entry, Step.RETIRE)
+
+    async def delete(self, domain: str, selector: str) -> None:
+        """Destroy a key; its selector stays used."""
+        entry = self.entry(domain, selector)
+        self._check(entry, Step.DELETE)
+        await self._step(entry, Step.DELETE)
+
+    def _is_last(self, key: Key) -> bool:
+        others = self._keyring.of_domain(key.domain).values()
+        return not any(
+            other.key.state is KeyState.ACTIVE and other.key.id != key.id for other in others
+        )
+
+    def _check(self, entry: Entry, step: Step) -> None:
+        """Refuse before anything is asked of anybody."""
+        fault = self._keyring.fault(entry.key)
+        if fault:
+            raise failed_precondition(
+                f"the stored key is damaged ({fault}); restore it from a backup first",
+                reason="KEY_DAMAGED",
+            )
+        try:
+            entry.key.stepped(step, self._now())
+        except ForbiddenStepError as error:
+            raise failed_precondition(str(error), reason="WRONG_STATE") from error
+
+    async def _step(self, entry: Entry, step: Step) -> Key:
+        """Take the step and keep what comes of it."""
+        try:
+            key = entry.key.stepped(step, whole_seconds(self._now()))
+        except ForbiddenStepError as error:
+            raise failed_precondition(str(error), reason="WRONG_STATE") from error
+        if key is entry.key:
+            return key
+        with store_failures():
+            if key.state is KeyState.DELETED:
+                kept = await self._store.erase(entry, key)
+            else:
+                kept = await self._store.update(entry, key)
+        self._keyring.take(kept)
+        event(
+            _log,
+            INFO,
+            "key changed its state",
+            domain=key.domain,
+            selector=key.selector,
+            was=entry.key.state,
+            state=key.state,
+        )
+        return kept.key

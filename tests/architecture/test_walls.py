@@ -16,7 +16,7 @@ _ADAPTERS = {
     "dkim": ("services.delivery", "services.keys", "services.policy"),
     "dns": ("services.common.dns.*",),
     "kubernetes_asyncio": ("services.keys",),
-    "nats": ("services.common.jetstream",),
+    "nats": ("services.common.jetstream.*",),
     "spf": ("services.policy",),
 }
 

@@ -127,7 +127,9 @@ def _problems(error: ValidationError, path: Path | None, node: yaml.Node | None)
 def _in_our_words(kind: str, text: str) -> str:
     if kind == "extra_forbidden":
         return "no such setting; `gatepost config schema` lists all of them"
-    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    if kind == "value_error":
+        return text.removeprefix("Value error, ")
+    text = text.removeprefix("Input ")
     return f"{text[:1].lower()}{text[1:]}"
 
 

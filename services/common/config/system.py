@@ -7,9 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from services.common.config.types import Duration, Endpoint, FilePath, HostPort, Section, Size
+from services.common.dns.servers import parse_server
 
 
 class Nats(Section):
@@ -29,13 +30,26 @@ class Nats(Section):
     events_max_size: Size = 256 * 2**20
 
 
+def _dns_server(text: str) -> str:
+    parse_server(text)
+    return text
+
+
 class Dns(Section):
     """Where names are looked up."""
 
-    servers: tuple[str, ...] = ()
+    servers: tuple[Annotated[str, AfterValidator(_dns_server)], ...] = ()
     """`address` or `address:port`; blank for those of /etc/resolv.conf."""
     attempt_timeout: Duration = timedelta(seconds=2)
+    """How long to wait for one server, once."""
     timeout: Duration = timedelta(seconds=5)
+    """How long a lookup may take in all."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Dns:
+        if not timedelta(0) < self.attempt_timeout <= self.timeout:
+            raise ValueError("attempt_timeout must be above 0 and at most timeout")
+        return self
 
 
 class LogFormat(StrEnum):

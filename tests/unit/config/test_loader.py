@@ -63,6 +63,11 @@ def test_lists_are_replaced_not_joined() -> None:
             "line 1, column 7: could not determine",
         ),
         ("- smtp\n", "must hold sections such as `smtp:`, not a list"),
+        (
+            "dns:\n  servers: [resolver]\n",
+            "line 2: dns.servers.0: DNS server 'resolver' is not an IP",
+        ),
+        ("dns: {timeout: 1s}\n", "line 1: dns: attempt_timeout must be above 0"),
         ("smtp: 5\n", "line 1: smtp: "),
         ("1: 2\n", "line 1: 1: "),
         ("&a [*a]\n", "must hold sections"),

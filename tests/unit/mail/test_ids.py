@@ -12,7 +12,7 @@ from services.common.mail.ids import is_message_id, message_id, new_session_id, 
 
 def test_session_ids_are_short_unique_and_increase() -> None:
     made = [new_session_id() for _ in range(5000)]
-    assert all(re.fullmatch(r"[0-9a-v]{13}", session) for session in made)
+    assert all(re.fullmatch(r"[0-9a-v]{16}", session) for session in made)
     assert len(set(made)) == len(made)
     assert made == sorted(made)
 

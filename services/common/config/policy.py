@@ -1,13 +1,14 @@
-"""`policy`, `domains`, `recipients`: how mail is judged and for whom it is."""
+"""`policy`: what is checked, and what happens when a check objects."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from services.common.config.types import Domain, Section
+from services.common.config.types import Domain, Duration, Network, Section
 
 
 class Action(StrEnum):
@@ -18,6 +19,14 @@ class Action(StrEnum):
     REFUSE = "refuse"
 
 
+class OnErrorAction(StrEnum):
+    """What to do when a check cannot tell just now, for example because DNS does not answer."""
+
+    ACCEPT = "accept"
+    SPAM = "spam"
+    DEFER = "defer"
+
+
 class Unavailable(StrEnum):
     """What the ingress does when policy does not answer."""
 
@@ -25,41 +34,88 @@ class Unavailable(StrEnum):
     ACCEPT = "accept"
 
 
+class SpfResult(StrEnum):
+    """The results of SPF (RFC 7208 section 2.6) that may count as a mismatch."""
+
+    NONE = "none"
+    NEUTRAL = "neutral"
+    FAIL = "fail"
+    SOFTFAIL = "softfail"
+    PERMERROR = "permerror"
+
+
 class Actions(Section):
-    """What to do with mail that a check objects to."""
+    """What to do with mail that a check objects to: `accept`, `spam` or `refuse`."""
 
     helo_mismatch: Action = Action.SPAM
+    """The addresses of the HELO name do not include the client's, or the name is neither a domain
+    nor an address literal. RFC 5321 section 4.1.4 forbids refusing mail for this alone."""
     invalid_sender: Action = Action.SPAM
+    """The reverse-path is blank or not a valid address: its syntax is wrong, or its domain does
+    not exist or takes no mail (null MX)."""
     spf_mismatch: Action = Action.SPAM
+    """SPF does not permit the client; `spf.mismatch_results` says which results count."""
+    dkim_invalid: Action = Action.SPAM
+    """There is a DKIM signature, and none of them is valid."""
+    dkim_missing: Action = Action.ACCEPT
+    """There is no DKIM signature."""
+    from_mismatch: Action = Action.ACCEPT
+    """The address in the From field is not the reverse-path."""
+
+
+class OnError(Section):
+    """What to do when a check cannot tell just now: `accept`, `spam` or `defer` (451)."""
+
+    helo_mismatch: OnErrorAction = OnErrorAction.ACCEPT
+    invalid_sender: OnErrorAction = OnErrorAction.ACCEPT
+    spf_mismatch: OnErrorAction = OnErrorAction.ACCEPT
+    dkim_invalid: OnErrorAction = OnErrorAction.ACCEPT
+
+
+class ActionOverrides(Section):
+    """Actions for one recipient domain; what is not set is as in `policy.actions`."""
+
+    helo_mismatch: Action | None = None
+    invalid_sender: Action | None = None
+    spf_mismatch: Action | None = None
+    dkim_invalid: Action | None = None
+    dkim_missing: Action | None = None
+    from_mismatch: Action | None = None
+
+
+class DomainPolicy(Section):
+    """What is different for mail to one recipient domain."""
+
+    actions: ActionOverrides = ActionOverrides()
 
 
 class Spf(Section):
     """Sender Policy Framework (RFC 7208)."""
 
-    mismatch_results: Annotated[tuple[str, ...], Field()] = ("fail", "softfail", "permerror")
+    mismatch_results: tuple[SpfResult, ...] = (
+        SpfResult.FAIL,
+        SpfResult.SOFTFAIL,
+        SpfResult.PERMERROR,
+    )
     """The results that count as a mismatch."""
+
+
+class Networks(Section):
+    """Client networks that are treated in a special way."""
+
+    trusted: tuple[Network, ...] = ()
+    """Mail from these addresses is not judged. It gets no right to relay by this."""
 
 
 class Policy(Section):
     """The checks."""
 
     actions: Actions = Actions()
+    on_error: OnError = OnError()
+    domains: dict[Domain, DomainPolicy] = {}
+    """Other actions for some recipient domains."""
     spf: Spf = Spf()
+    networks: Networks = Networks()
+    check_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=20)
+    """How long the checks of a mail may take together; what is not done by then cannot be told."""
     unavailable: Unavailable = Unavailable.DEFER
-
-
-class Domains(Section):
-    """Whose mail we take."""
-
-    local: tuple[Domain, ...] = ()
-    """Domains with mailboxes here."""
-    relay: dict[Domain, str] = {}
-    """Domains whose mail we pass on, each with its next hop, `smtp:host:port`."""
-
-
-class Recipients(Section):
-    """Recipients in local domains."""
-
-    refuse_unknown: bool = False
-    auto_create: bool = False
-    catch_all: str = ""

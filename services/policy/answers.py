@@ -1,0 +1,70 @@
+"""Verdicts and routes as messages of the protos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gatepost.policy.v1 import policy_pb2 as pb
+from gatepost.policy.v1 import verdict_pb2
+from services.common.mail.reply import Reply
+from services.policy.requests import RECIPIENT
+from services.policy.verdict import Action, Result, Verdict
+
+_ACTIONS = {
+    Action.ACCEPT: verdict_pb2.ACTION_ACCEPT,
+    Action.SPAM: verdict_pb2.ACTION_SPAM,
+    Action.DEFER: verdict_pb2.ACTION_DEFER,
+    Action.REFUSE: verdict_pb2.ACTION_REFUSE,
+}
+
+
+def reply_message(reply: Reply) -> verdict_pb2.Reply:
+    """A reply as a message."""
+    return verdict_pb2.Reply(code=reply.code, enhanced_code=reply.enhanced, text=reply.text)
+
+
+def result_message(result: Result, *, with_evidence: bool = True) -> verdict_pb2.CheckResult:
+    """A result as a message."""
+    message = verdict_pb2.CheckResult(
+        check=result.check,
+        result=result.result,
+        objects=result.objects,
+        configured_action=_ACTIONS[result.action],
+        explanation=result.explanation,
+    )
+    message.elapsed.nanos = min(round(result.elapsed_s * 1e9), 999_999_999)
+    message.elapsed.seconds = int(result.elapsed_s)
+    if result.elapsed_s >= 1:
+        message.elapsed.nanos = round((result.elapsed_s % 1) * 1e9) % 1_000_000_000
+    if with_evidence:
+        for name, value in result.evidence:
+            message.evidence.add(name=name, value=value)
+    return message
+
+
+def verdict_message(
+    verdict: Verdict, results: Iterable[verdict_pb2.CheckResult]
+) -> verdict_pb2.Verdict:
+    """A verdict as a message; its results are made once, by whoever needs them twice."""
+    return verdict_pb2.Verdict(
+        action=_ACTIONS[verdict.action],
+        reply=reply_message(verdict.reply),
+        decisive_check=verdict.decisive,
+        check_results=results,
+    )
+
+
+def recipient_answer(
+    recipient: str, verdict: Verdict, deliver_to: Sequence[str], *, with_evidence: bool
+) -> pb.RecipientAnswer:
+    """The verdict on one recipient; a long list of them is told without the sender's evidence."""
+    results = [
+        result_message(result, with_evidence=with_evidence or result.check == RECIPIENT)
+        for result in verdict.results
+    ]
+    taken = verdict.action in (Action.ACCEPT, Action.SPAM)
+    return pb.RecipientAnswer(
+        recipient=recipient,
+        verdict=verdict_message(verdict, results),
+        deliver_to=deliver_to if taken else (),
+    )

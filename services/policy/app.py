@@ -1,0 +1,84 @@
+"""The policy service as a process: its parts, its tasks, its gRPC port."""
+
+from __future__ import annotations
+
+from gatepost.policy.v1 import directory_pb2, directory_pb2_grpc, policy_pb2, policy_pb2_grpc
+from services.common import app
+from services.common.app import Context, Stage
+from services.common.config.source import ConfigSource
+from services.common.rpc.auth import CHANGE, SERVE, VIEW, check_unless_dry_run, methods
+from services.common.wiring import open_resolver, open_rpc_server, open_store, process
+from services.policy.directory import AccountDirectory
+from services.policy.directory_service import DirectoryService
+from services.policy.dry_resolver import DryResolver
+from services.policy.events import PUBLISHERS, Events
+from services.policy.passwords import Passwords
+from services.policy.policy_service import Parts, PolicyService
+from services.policy.rules import RulesSource
+
+POLICY = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]
+DIRECTORY = directory_pb2.DESCRIPTOR.services_by_name["DirectoryService"]
+
+POLICY_METHODS = methods(
+    POLICY.full_name,
+    CheckEnvelope=check_unless_dry_run,
+    CheckMessage=check_unless_dry_run,
+    ExplainMessage=VIEW,
+    ReplayVerdicts=VIEW,
+)
+DIRECTORY_METHODS = methods(
+    DIRECTORY.full_name,
+    Authenticate=SERVE,
+    CreateAccount=CHANGE,
+    SetPassword=CHANGE,
+    GetAccount=VIEW,
+    ListAccounts=VIEW,
+    DeleteAccount=CHANGE,
+)
+
+
+def run(source: ConfigSource) -> int:
+    """Run until told to stop. Returns the exit code."""
+
+    async def start(context: Context) -> None:
+        await _start(context, source)
+
+    return app.run(process(source.current, "policy"), start)
+
+
+async def _start(context: Context, source: ConfigSource) -> None:
+    config = source.current
+    store = await open_store(context, config)
+    resolver, for_dry_runs = open_resolver(config), open_resolver(config)
+    rules = RulesSource(source)
+    directory = AccountDirectory(store)
+    passwords = Passwords()
+    events = Events(store)
+    parts = Parts(rules, resolver, DryResolver(resolver, for_dry_runs), directory, events)
+
+    server = open_rpc_server(context, config)
+    server.add(
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server,
+        PolicyService(parts),
+        service=POLICY,
+        table=POLICY_METHODS,
+    )
+    server.add(
+        directory_pb2_grpc.add_DirectoryServiceServicer_to_server,
+        DirectoryService(rules, directory, passwords),
+        service=DIRECTORY,
+        table=DIRECTORY_METHODS,
+    )
+    for number in range(PUBLISHERS):
+        context.spawn(f"events-{number}", events.publish())
+    context.spawn("config", source.follow())
+
+    async def close_passwords() -> None:
+        passwords.close()
+
+    context.on_stop(Stage.CLOSE, "dns", resolver.close)
+    context.on_stop(Stage.CLOSE, "dns of dry runs", for_dry_runs.close)
+    context.on_stop(Stage.CLOSE, "passwords", close_passwords)
+    # After the last answer and before the publishers are stopped.
+    context.on_stop(Stage.RPC, "events", events.drain)
+    await server.start()

@@ -1,0 +1,126 @@
+"""What a check is: a name, a coroutine from facts to a finding, and the replies for its refusals.
+
+A check decides nothing about the mail. It says what it found (`Finding`), and the configured
+action does the rest (services/policy/verdict.py). A check never raises because of what a client or
+a DNS server did, and it asks nobody but the parts in `Means`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
+
+from services.common.config.policy import Policy
+from services.common.dns import Answer, RecordType, Resolver, Status
+from services.common.mail.printable import one_line
+from services.common.mail.reply import Reply
+
+MAX_EVIDENCE_OCTETS = 1000
+"""Of one value: a DNS record of 64 KB is evidence by its beginning."""
+
+TEMPERROR = "temperror"
+"""The result of every check that cannot tell just now (the word of RFC 8601)."""
+
+CANNOT_TELL = Reply(451, "4.7.0", "Mail cannot be judged just now, please try again later")
+
+S = TypeVar("S", contravariant=True)
+
+
+class Evidence(NamedTuple):
+    """One fact that a check looked at."""
+
+    name: str
+    value: str
+
+
+class Standing(StrEnum):
+    """What a finding means for the mail."""
+
+    CLEAR = "clear"
+    OBJECTS = "objects"
+    UNKNOWN = "unknown"
+    """It cannot be told just now; `policy.on_error` decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found: its result in the words of its RFC, and why."""
+
+    result: str
+    standing: Standing
+    explanation: str
+    """One sentence for people."""
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a check may use."""
+
+    resolver: Resolver
+    policy: Policy
+    hostname: str
+    """Our name, for macros and for greeting others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check(Generic[S]):
+    """A row of the table of checks."""
+
+    name: str
+    """As its setting in `policy.actions`."""
+    find: Callable[[S, Means], Awaitable[Finding]]
+    refusal: Reply
+    """The reply when it objects and the action is `refuse`."""
+    refusals: Mapping[str, Reply] = field(default_factory=dict)
+    """Other replies for some results."""
+    deferral: Reply = CANNOT_TELL
+    """The reply when it cannot tell and `on_error` is `defer`."""
+
+    def refusal_for(self, result: str) -> Reply:
+        """The reply when this result refuses the mail."""
+        return self.refusals.get(result, self.refusal)
+
+
+def clear(result: str, explanation: str, *evidence: Evidence) -> Finding:
+    """Nothing to object to."""
+    return Finding(result, Standing.CLEAR, explanation, evidence)
+
+
+def objects(result: str, explanation: str, *evidence: Evidence) -> Finding:
+    """The check objects."""
+    return Finding(result, Standing.OBJECTS, explanation, evidence)
+
+
+def unknown(explanation: str, *evidence: Evidence) -> Finding:
+    """It cannot be told just now."""
+    return Finding(TEMPERROR, Standing.UNKNOWN, explanation, evidence)
+
+
+def evidence(name: str, value: object) -> Evidence:
+    """A fact, made printable and bounded: most of them were chosen by strangers."""
+    return Evidence(name, one_line(str(value), limit=MAX_EVIDENCE_OCTETS))
+
+
+def dns_evidence(answer: Answer) -> Evidence:
+    """A lookup and what it brought: `dns.mx`, "example.org: 10 mx.example.org"."""
+    if answer.status is Status.OK:
+        found = ", ".join(map(record_text, answer.records))
+    else:
+        found = answer.detail if answer.status is Status.TEMPORARY else answer.status.value
+    return evidence(f"dns.{answer.rdtype.lower()}", f"{answer.name}: {found}")
+
+
+def record_text(record: object) -> str:
+    """A DNS record as people write it."""
+    if isinstance(record, bytes):
+        return record.decode("utf-8", errors="replace")
+    exchange = getattr(record, "exchange", None)
+    return str(record) if exchange is None else f"{getattr(record, 'preference', '')} {exchange}"
+
+
+async def look_up(resolver: Resolver, name: str, rdtype: RecordType) -> Answer:
+    """An answer, without a turn of the event loop when it is known already."""
+    return resolver.cached(name, rdtype) or await resolver.query(name, rdtype)

@@ -1,0 +1,86 @@
+"""Verdicts as events: published beside the mail's way, never on it.
+
+A verdict is told to the stream EVENTS so that `ExplainMessage` and replays can find it. Nobody
+waits for that: events stand in a bounded queue, some publishers empty it, and what finds it full,
+or is not acknowledged, is counted and gone. A history with a gap costs less than mail that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from prometheus_client import Counter
+
+from gatepost.queue.v1 import event_pb2
+from services.common.jetstream import JetStream
+from services.common.log import WARNING, event
+from services.common.queue.subjects import EVENTS_STREAM, event_subject
+from services.common.store import Missing, Outgoing, StoreError
+
+MAX_WAITING = 2000
+"""Some seconds of traffic; an event has a few KiB."""
+
+PUBLISHERS = 4
+"""Each waits for an acknowledgement of less than a millisecond."""
+
+VERDICT = "verdict"
+
+EVENTS = Counter(
+    "gatepost_policy_events_total",
+    "Events about verdicts.",
+    ["result"],  # published, dropped (the queue was full), failed
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Events:
+    """The verdicts of this process on their way to EVENTS, and those that are there."""
+
+    def __init__(self, store: JetStream) -> None:
+        self._store = store
+        self._waiting: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_WAITING)
+        self._failing = False
+
+    def tell(self, message_id: str, verdict: event_pb2.VerdictEvent) -> None:
+        """Publish soon, or never."""
+        record = event_pb2.Event(message_id=message_id, verdict=verdict)
+        record.event_time.FromDatetime(datetime.now(UTC))
+        try:
+            self._waiting.put_nowait((message_id, record.SerializeToString()))
+        except asyncio.QueueFull:
+            EVENTS.labels("dropped").inc()
+
+    async def publish(self) -> None:
+        """Work for ever; several may."""
+        while True:
+            message_id, data = await self._waiting.get()
+            await self._publish(message_id, data)
+            self._waiting.task_done()
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more."""
+        await self._waiting.join()
+
+    async def verdict(self, message_id: str) -> event_pb2.Event | None:
+        """The last verdict on a mail; None if there is none any more. Raises `StoreError`."""
+        try:
+            stored = await self._store.last(EVENTS_STREAM, event_subject(message_id, VERDICT))
+        except Missing:
+            return None
+        return None if stored is None else event_pb2.Event.FromString(stored.data)
+
+    async def _publish(self, message_id: str, data: bytes) -> None:
+        try:
+            await self._store.publish(Outgoing(event_subject(message_id, VERDICT), data))
+        except StoreError as error:
+            EVENTS.labels("failed").inc()
+            # One line for an outage, not one for each mail of it.
+            if not self._failing:
+                event(_log, WARNING, "verdicts cannot be recorded", reason=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+            EVENTS.labels("published").inc()

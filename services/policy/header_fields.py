@@ -1,0 +1,116 @@
+"""The fields that a verdict puts in front of a mail, the first one topmost.
+
+RFC 8601 (Authentication-Results), RFC 7208 §9.1 (Received-SPF). X-Spam-Flag, X-Spam-Status and
+X-Gatepost-Verdict are what mail programs and mailboxes sort by. Values from outside are reduced to
+what cannot end a field, a comment or a token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from services.common.mail.message import folded
+from services.policy.checks.spf_mismatch import identity
+from services.policy.subject import Envelope
+from services.policy.verdict import Action, Result, Verdict
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~@]+")
+_NOT_QUOTABLE = re.compile(r"[^ !#-\[\]-~]")
+
+Field = tuple[str, bytes]
+"""A name and the folded value, without the final line end."""
+
+
+def header_fields(
+    verdict: Verdict, envelope: Envelope, *, hostname: str, message_id: str
+) -> list[Field]:
+    """The fields for a mail that is taken.
+
+    None for one that a client submitted: it was not judged, it is on its way to others, and whose
+    login sent it is nobody's business there.
+    """
+    if envelope.session.authenticated_account:
+        return []
+    results = {result.check: result for result in verdict.results}
+    fields = [_authentication_results(envelope, results, hostname)]
+    spf = results.get("spf_mismatch")
+    if spf is not None:
+        fields.append(_received_spf(envelope, spf, hostname))
+    if verdict.action is Action.SPAM:
+        fields.append(_field("X-Spam-Flag", "YES"))
+    fields.append(_spam_status(verdict))
+    fields.append(_gatepost_verdict(verdict, message_id))
+    return fields
+
+
+def _authentication_results(
+    envelope: Envelope, results: Mapping[str, Result], hostname: str
+) -> Field:
+    entries = list(_entries(envelope, results)) or ["none"]
+    parts = [f"{hostname};", *(f"{entry};" for entry in entries[:-1]), entries[-1]]
+    return _field("Authentication-Results", *parts)
+
+
+def _entries(envelope: Envelope, results: Mapping[str, Result]) -> Iterator[str]:
+    spf = results.get("spf_mismatch")
+    if spf is not None:
+        kind, _, domain = identity(envelope)
+        yield f"spf={spf.result} smtp.{kind}={_value(domain)}"
+
+
+def _received_spf(envelope: Envelope, spf: Result, hostname: str) -> Field:
+    kind, _, _ = identity(envelope)
+    pairs = [
+        f"client-ip={envelope.session.address};",
+        *([f"envelope-from={_quoted(envelope.sender_text)};"] if kind == "mailfrom" else []),
+        f"helo={_value(envelope.session.helo_text)};",
+        f"receiver={hostname};",
+        f"identity={kind}",
+    ]
+    mechanism = dict(spf.evidence).get("spf.mechanism")
+    if mechanism:
+        pairs[-1] += ";"
+        pairs.append(f"mechanism={_value(mechanism)}")
+    comment = f"({hostname}: {_comment(spf.explanation)})"
+    return _field("Received-SPF", spf.result, comment, *pairs)
+
+
+def _spam_status(verdict: Verdict) -> Field:
+    flag = "Yes" if verdict.action is Action.SPAM else "No"
+    tests = ",".join(_objecting(verdict.results)) or "none"
+    return _field("X-Spam-Status", f"{flag},", f"tests={tests}")
+
+
+def _gatepost_verdict(verdict: Verdict, message_id: str) -> Field:
+    parts = [f"{verdict.action.name.lower()};"]
+    if message_id:
+        parts.append(f"id={message_id};")
+    if verdict.decisive:
+        parts.append(f"decisive={verdict.decisive};")
+    told = ",".join(f"{r.check}={r.result}" for r in verdict.results)
+    parts.append(f"checks={told or 'none'}")
+    return _field("X-Gatepost-Verdict", *parts)
+
+
+def _objecting(results: Sequence[Result]) -> list[str]:
+    return [result.check for result in results if result.objects]
+
+
+def _field(name: str, *parts: str) -> Field:
+    raw = folded(name, *parts)
+    return name, raw[len(name) + 2 : -2]
+
+
+def _value(text: str) -> str:
+    """RFC 2045 value: a token, otherwise a quoted string."""
+    return text if _TOKEN.fullmatch(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    clean = _NOT_QUOTABLE.sub("?", text.replace("\\", "?").replace('"', "'"))
+    return f'"{clean[:256]}"'
+
+
+def _comment(text: str) -> str:
+    return re.sub(r"[()\\]", "", text)

@@ -1,0 +1,315 @@
+"""PolicyService: requests in, verdicts out. How a verdict is made stands in the modules it joins.
+
+A dry run goes the same way as real mail. What it leaves out is counting, creating and telling.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from gatepost.policy.v1 import policy_pb2 as pb
+from gatepost.policy.v1 import policy_pb2_grpc, verdict_pb2
+from gatepost.queue.v1 import event_pb2
+from services.common.dns import Resolver
+from services.common.log import WARNING, event
+from services.common.mail.address import AddressError, parse_mailbox
+from services.common.mail.reply import RECIPIENT_OK, SENDER_OK
+from services.common.rpc.errors import not_found, unavailable, unimplemented
+from services.common.store import StoreError
+from services.policy import judge
+from services.policy.answers import recipient_answer, result_message, verdict_message
+from services.policy.checks.check import Finding, Means, Standing
+from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
+from services.policy.directory import AccountDirectory, LimitReached
+from services.policy.events import Events
+from services.policy.header_fields import header_fields
+from services.policy.recipients import DIRECTORY_AWAY, Route, Routing, route
+from services.policy.requests import (
+    RECIPIENT,
+    check_message_id,
+    check_recipients,
+    read_envelope,
+    read_mail,
+    read_results,
+)
+from services.policy.rules import Rules, RulesSource
+from services.policy.subject import Envelope, Mail
+from services.policy.verdict import Action, Result, Verdict, decide
+
+_log = logging.getLogger(__name__)
+
+MARGIN_S = 0.25
+"""Left of a caller's deadline to answer in: a verdict that says "cannot tell" is worth more to it
+than none."""
+
+MAX_WITH_EVIDENCE = 20
+"""Recipients up to which each answer repeats the evidence about the sender."""
+
+_CHECKS = {check.name: check for check in ENVELOPE_CHECKS}
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the service works with."""
+
+    rules: RulesSource
+    resolver: Resolver
+    dry_resolver: Resolver
+    """For dry runs: knows what `resolver` knows, and keeps what it learns to itself."""
+    directory: AccountDirectory
+    events: Events
+
+
+class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
+    """Judges mail."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._routing = Routing.of(parts.rules.current.config)
+
+    async def CheckEnvelope(
+        self, request: pb.CheckEnvelopeRequest, context: _Context
+    ) -> pb.CheckEnvelopeResponse:
+        """Judge session, sender and recipients."""
+        envelope = read_envelope(request)
+        check_recipients(request.recipients, count=len(request.recipients))
+        check_message_id(request.message_id, dry_run=request.dry_run)
+        rules = self._parts.rules.current
+        found = await self._find_envelope(rules, envelope, context, dry_run=request.dry_run)
+        results = judge.apply(ENVELOPE_CHECKS, found, rules.table) if found else []
+        verdict = decide(results, accepted=SENDER_OK)
+        if not request.dry_run:
+            judge.count_results(results)
+            judge.count_verdict("envelope", verdict)
+        response = pb.CheckEnvelopeResponse(
+            verdict=verdict_message(verdict, [result_message(result) for result in results])
+        )
+        with_evidence = len(request.recipients) <= MAX_WITH_EVIDENCE
+        for recipient in request.recipients:
+            decision, way = await self._judge_recipient(
+                recipient, rules, envelope, found, dry_run=request.dry_run
+            )
+            answer = recipient_answer(
+                recipient, decision, way.deliver_to, with_evidence=with_evidence
+            )
+            response.recipients.append(answer)
+            if decision.action is Action.REFUSE and not request.dry_run:
+                self._tell(request, [recipient], answer.verdict, [])
+        return response
+
+    async def CheckMessage(
+        self, request: pb.CheckMessageRequest, context: _Context
+    ) -> pb.CheckMessageResponse:
+        """Judge a whole mail."""
+        envelope = read_envelope(request)
+        check_recipients(request.recipients, count=len(request.recipients))
+        check_message_id(request.message_id, dry_run=request.dry_run)
+        known = read_results(request.envelope_results, _CHECKS, count=len(request.envelope_results))
+        mail = read_mail(request, envelope)
+        rules = self._parts.rules.current
+        found = await self._find_envelope(
+            rules, envelope, context, dry_run=request.dry_run, known=known
+        )
+        more = await self._find_message(rules, mail, context, dry_run=request.dry_run)
+        table = rules.table_for_all(_domains(request.recipients))
+        before = judge.apply(ENVELOPE_CHECKS, found, table) if found else []
+        after = judge.apply(MESSAGE_CHECKS, more, table) if more else []
+        verdict = decide([*before, *after])
+        if not request.dry_run:
+            judge.count_results([*(r for r in before if r.check not in known), *after])
+            judge.count_verdict("message", verdict)
+        message = verdict_message(verdict, map(result_message, verdict.results))
+        fields = self._fields(verdict, mail, rules, request.message_id)
+        if not request.dry_run:
+            self._tell(request, request.recipients, message, fields)
+        return pb.CheckMessageResponse(verdict=message, header_fields=fields)
+
+    async def ExplainMessage(
+        self, request: pb.ExplainMessageRequest, context: _Context
+    ) -> pb.ExplainMessageResponse:
+        """The stored verdict behind a mail."""
+        check_message_id(request.message_id, dry_run=False)
+        try:
+            found = await self._parts.events.verdict(request.message_id)
+        except StoreError as error:
+            raise unavailable("the events cannot be read just now", reason="NATS_AWAY") from error
+        if found is None:
+            text = f"no verdict on {request.message_id}; verdicts are kept for nats.events_max_age"
+            raise not_found(text, reason="VERDICT_UNKNOWN")
+        verdict = found.verdict
+        return pb.ExplainMessageResponse(
+            session=verdict.session,
+            sender=verdict.sender,
+            recipients=verdict.recipients,
+            verdict=verdict.verdict,
+            decide_time=found.event_time,
+            header_fields=verdict.header_fields,
+        )
+
+    async def ReplayVerdicts(
+        self, request: pb.ReplayVerdictsRequest, context: _Context
+    ) -> pb.ReplayVerdictsResponse:
+        """Not built yet."""
+        raise unimplemented("verdicts cannot be replayed in this version", reason="NOT_IMPLEMENTED")
+
+    # --- what the checks find -------------------------------------------------------------------
+
+    async def _find_envelope(
+        self,
+        rules: Rules,
+        envelope: Envelope,
+        context: _Context,
+        *,
+        dry_run: bool,
+        known: Mapping[str, Finding] | None = None,
+    ) -> list[judge.Found]:
+        """In the order of the table; empty for mail that is not judged."""
+        if _is_exempt(rules, envelope):
+            return []
+        known = known or {}
+        missing = [check for check in ENVELOPE_CHECKS if check.name not in known]
+        found = await judge.run_checks(
+            missing, envelope, self._means(rules, dry_run), seconds=_seconds_left(rules, context)
+        )
+        fresh = dict(zip([check.name for check in missing], found, strict=True))
+        return [fresh.get(check.name) or (known[check.name], 0.0) for check in ENVELOPE_CHECKS]
+
+    async def _find_message(
+        self, rules: Rules, mail: Mail, context: _Context, *, dry_run: bool
+    ) -> list[judge.Found]:
+        if _is_exempt(rules, mail.envelope):
+            return []
+        return await judge.run_checks(
+            MESSAGE_CHECKS,
+            mail,
+            self._means(rules, dry_run),
+            seconds=_seconds_left(rules, context),
+        )
+
+    def _means(self, rules: Rules, dry_run: bool) -> Means:
+        resolver = self._parts.dry_resolver if dry_run else self._parts.resolver
+        return Means(resolver, rules.config.policy, rules.config.smtp.hostname)
+
+    # --- recipients -----------------------------------------------------------------------------
+
+    async def _judge_recipient(
+        self,
+        recipient: str,
+        rules: Rules,
+        envelope: Envelope,
+        found: list[judge.Found],
+        *,
+        dry_run: bool,
+    ) -> tuple[Verdict, Route]:
+        way = await self._route(recipient, rules, envelope)
+        table = rules.table_for(_domain(recipient))
+        results = judge.apply(ENVELOPE_CHECKS, found, table) if found else []
+        verdict = decide([*results, _recipient_result(way)], accepted=RECIPIENT_OK)
+        taken = verdict.action in (Action.ACCEPT, Action.SPAM)
+        if taken and way.creates is not None and not dry_run:
+            way = await self._created(way, recipient, rules, envelope)
+            verdict = decide([*results, _recipient_result(way)], accepted=RECIPIENT_OK)
+        if not dry_run:
+            judge.count_verdict("recipient", verdict)
+        return verdict, way
+
+    async def _route(self, recipient: str, rules: Rules, envelope: Envelope) -> Route:
+        if self._routing.config is not rules.config:
+            self._routing = Routing.of(rules.config)
+        authenticated = bool(envelope.session.authenticated_account)
+        try:
+            return await route(
+                recipient,
+                routing=self._routing,
+                directory=self._parts.directory,
+                authenticated=authenticated,
+            )
+        except StoreError as error:
+            return _directory_away(error)
+
+    async def _created(self, way: Route, recipient: str, rules: Rules, envelope: Envelope) -> Route:
+        """Make the account that a route needs; another route if there is no room for it now."""
+        if way.creates is None:
+            return way
+        limit = rules.config.recipients.auto_create_limit if way.counted else None
+        try:
+            await self._parts.directory.auto_create(way.creates, limit=limit)
+        except LimitReached:
+            return await self._route(recipient, rules, envelope)
+        except StoreError as error:
+            return _directory_away(error)
+        return way
+
+    # --- what stays behind ----------------------------------------------------------------------
+
+    def _fields(
+        self, verdict: Verdict, mail: Mail, rules: Rules, message_id: str
+    ) -> list[verdict_pb2.HeaderField]:
+        if verdict.action in (Action.DEFER, Action.REFUSE):
+            return []
+        hostname = rules.config.smtp.hostname
+        fields = header_fields(verdict, mail.envelope, hostname=hostname, message_id=message_id)
+        return [verdict_pb2.HeaderField(name=name, value=value.decode()) for name, value in fields]
+
+    def _tell(
+        self,
+        request: pb.CheckEnvelopeRequest | pb.CheckMessageRequest,
+        recipients: Any,
+        verdict: verdict_pb2.Verdict,
+        fields: list[verdict_pb2.HeaderField],
+    ) -> None:
+        self._parts.events.tell(
+            request.message_id,
+            event_pb2.VerdictEvent(
+                session=request.session,
+                sender=request.sender,
+                recipients=recipients,
+                verdict=verdict,
+                header_fields=fields,
+            ),
+        )
+
+
+def _is_exempt(rules: Rules, envelope: Envelope) -> bool:
+    """Checks are for mail from outside."""
+    return bool(envelope.session.authenticated_account) or rules.trusts(envelope.session.address)
+
+
+def _seconds_left(rules: Rules, context: _Context) -> float:
+    """How long checks may take: as configured, and no longer than the caller waits."""
+    seconds = rules.config.policy.check_timeout.total_seconds()
+    left = context.time_remaining()
+    return seconds if left is None else min(seconds, max(left - MARGIN_S, left / 2))
+
+
+def _domain(recipient: str) -> str:
+    try:
+        return parse_mailbox(recipient, smtputf8=True).domain
+    except AddressError:
+        return ""
+
+
+def _domains(recipients: Any) -> set[str]:
+    return set(map(_domain, recipients))
+
+
+def _recipient_result(way: Route) -> Result:
+    """A route as a result beside those of the checks."""
+    if way.accepted:
+        standing, action = Standing.CLEAR, Action.ACCEPT
+    else:
+        standing = Standing.OBJECTS
+        action = Action.REFUSE if way.reply.is_permanent else Action.DEFER
+    return Result(RECIPIENT, way.result, standing, action, way.reply, way.explanation)
+
+
+def _directory_away(error: StoreError) -> Route:
+    event(_log, WARNING, "the directory cannot be asked", reason=str(error))
+    return Route("temperror", "The directory cannot be asked.", reply=DIRECTORY_AWAY)

@@ -1,0 +1,70 @@
+"""The configured actions as tables that a verdict is made with, one for each set of overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from ipaddress import IPv4Network, IPv6Network
+
+from services.common.config.model import Config
+from services.common.config.source import ConfigSource
+from services.common.config.types import Section
+from services.policy.subject import IPAddress
+from services.policy.verdict import Action, ActionTable
+
+_ACTIONS = {
+    "accept": Action.ACCEPT,
+    "spam": Action.SPAM,
+    "defer": Action.DEFER,
+    "refuse": Action.REFUSE,
+}
+
+
+class Rules:
+    """One configuration, prepared for many verdicts."""
+
+    def __init__(self, config: Config) -> None:
+        policy = config.policy
+        self.config = config
+        self.table = ActionTable(_read(policy.actions), _read(policy.on_error))
+        """What applies where a recipient's domain has no rules of its own."""
+        self._by_domain = {
+            domain: ActionTable(
+                {**self.table.actions, **_read(of_domain.actions)}, self.table.on_error
+            )
+            for domain, of_domain in policy.domains.items()
+        }
+        self._trusted: tuple[IPv4Network | IPv6Network, ...] = policy.networks.trusted
+
+    def table_for(self, domain: str) -> ActionTable:
+        """What applies to mail for a recipient in this domain."""
+        return self._by_domain.get(domain, self.table)
+
+    def table_for_all(self, domains: Iterable[str]) -> ActionTable:
+        """What applies to one mail for recipients in these domains."""
+        tables = list({id(table): table for table in map(self.table_for, domains)}.values())
+        return reduce(ActionTable.strictest, tables) if tables else self.table
+
+    def trusts(self, address: IPAddress) -> bool:
+        """Whether mail from this client is not judged."""
+        return any(address in network for network in self._trusted)
+
+
+class RulesSource:
+    """The rules of the current configuration."""
+
+    def __init__(self, source: ConfigSource) -> None:
+        self._source = source
+        self._rules = Rules(source.current)
+
+    @property
+    def current(self) -> Rules:
+        """Made anew when the configuration has changed."""
+        if self._rules.config is not self._source.current:
+            self._rules = Rules(self._source.current)
+        return self._rules
+
+
+def _read(section: Section) -> dict[str, Action]:
+    """The actions that a section sets, by check."""
+    return {name: _ACTIONS[value] for name, value in section if value is not None}

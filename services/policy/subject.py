@@ -1,0 +1,138 @@
+"""What is judged: a client's session, the envelope, the mail. Values without I/O.
+
+Nothing here refuses anything: a HELO name that is none and a sender that does not parse are facts
+that the checks judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
+
+from services.common.mail.address import (
+    AddressError,
+    HeloName,
+    Mailbox,
+    parse_helo,
+    parse_mailbox,
+)
+from services.common.mail.author import Authors
+from services.common.mail.body_hash import BodyHash
+from services.common.mail.message import HeaderBlock, from_addresses
+
+IPAddress = IPv4Address | IPv6Address
+
+MAX_DIGESTS = 8
+"""Different hashes of one body: each is work for all of its octets."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyDigest:
+    """A hash of the canonicalised body (RFC 6376 §3.4), as the ingress computes it."""
+
+    canonicalization: str
+    hash_algorithm: str
+    digest: bytes
+    covered_octets: int
+    total_octets: int
+
+
+class Session:
+    """A client's connection. `address` is never an IPv4-mapped IPv6 address."""
+
+    __slots__ = ("address", "authenticated_account", "helo", "helo_text", "session_id")
+
+    def __init__(
+        self,
+        *,
+        address: IPAddress,
+        helo: str,
+        session_id: str = "",
+        authenticated_account: str = "",
+    ) -> None:
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        self.address: IPAddress = mapped or address
+        self.helo_text = helo
+        self.helo: HeloName = parse_helo(helo)
+        self.session_id = session_id
+        self.authenticated_account = authenticated_account
+
+
+class Envelope:
+    """A session and a reverse-path. `sender` is None for the null sender and for an invalid one."""
+
+    __slots__ = ("sender", "sender_problem", "sender_text", "session")
+
+    def __init__(self, session: Session, sender: str) -> None:
+        self.session = session
+        self.sender_text = sender
+        self.sender: Mailbox | None = None
+        self.sender_problem = ""
+        """Why `sender_text` is not an address; empty if it is one, or blank."""
+        if sender:
+            self.sender, self.sender_problem = _parsed(sender)
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the reverse-path is `<>`."""
+        return not self.sender_text
+
+
+class Mail:
+    """An envelope, the header block and what is known of the body: its digests, or all of it."""
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        header: HeaderBlock,
+        body_digests: tuple[BodyDigest, ...] = (),
+        *,
+        body: bytes | None = None,
+    ) -> None:
+        self.envelope = envelope
+        self.header = header
+        self._digests = {
+            (
+                d.canonicalization,
+                None if d.covered_octets == d.total_octets else d.covered_octets,
+            ): d
+            for d in body_digests
+        }
+        self._body = body
+
+    @cached_property
+    def authors(self) -> Authors:
+        """The addresses of the From fields."""
+        return from_addresses(self.header)
+
+    def body_digest(self, canonicalization: str, limit: int | None) -> BodyDigest | None:
+        """The SHA-256 of the canonicalised body or of its first `limit` octets; None if unknown."""
+        key = (canonicalization, limit)
+        found = self._digests.get(key)
+        if found is None and self._body is not None and len(self._digests) < MAX_DIGESTS:
+            found = self._digests[key] = _digest(self._body, canonicalization, limit)
+        if found is None and limit is not None:
+            # A length that covers all of the body asks for the digest of all of it.
+            whole = self.body_digest(canonicalization, None)
+            return whole if whole is not None and whole.total_octets <= limit else None
+        return found
+
+
+def _digest(body: bytes, canonicalization: str, limit: int | None) -> BodyDigest:
+    body_hash = BodyHash(canonicalization, limit)
+    body_hash.update(body)
+    digest = body_hash.digest()
+    return BodyDigest(
+        canonicalization, "sha256", digest, body_hash.covered_octets, body_hash.total_octets
+    )
+
+
+def _parsed(sender: str) -> tuple[Mailbox | None, str]:
+    try:
+        mailbox = parse_mailbox(sender, smtputf8=True)
+    except AddressError as error:
+        return None, error.reason
+    if not mailbox.domain:
+        return None, "the reverse-path has no domain"
+    return mailbox, ""

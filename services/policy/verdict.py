@@ -1,0 +1,119 @@
+"""From findings to a verdict: pure functions of what the checks found and what is configured.
+
+The strongest action among the checks that object wins: refuse, then defer, then spam, then accept.
+Of two checks with the same action the first in the table decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from services.common.mail.reply import OK, Reply
+from services.policy.checks.check import Evidence, Finding, Standing
+
+
+class Action(IntEnum):
+    """What a verdict does with a mail, from mildest to strongest; the numbers of the protos."""
+
+    ACCEPT = 1
+    SPAM = 2
+    DEFER = 3
+    REFUSE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finding with what the configuration makes of it."""
+
+    check: str
+    result: str
+    standing: Standing
+    action: Action
+    """What is done with the mail if the check objects, or cannot tell."""
+    reply: Reply
+    """What the client is told if this result decides and the action is to refuse or defer."""
+    explanation: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    elapsed_s: float = 0.0
+
+    @property
+    def objects(self) -> bool:
+        """Whether the result counts against the mail: a doubt that is to be accepted does not."""
+        if self.standing is Standing.UNKNOWN:
+            return self.action is not Action.ACCEPT
+        return self.standing is Standing.OBJECTS
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision."""
+
+    action: Action
+    reply: Reply
+    decisive: str
+    """The check that decided; empty if none objected, or only such as are to be accepted."""
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionTable:
+    """What is configured for one set of recipients, by check."""
+
+    actions: Mapping[str, Action]
+    on_error: Mapping[str, Action]
+
+    def action(self, check: str, standing: Standing) -> Action:
+        """What is done with mail of which the check says this."""
+        if standing is Standing.UNKNOWN:
+            return self.on_error.get(check, Action.ACCEPT)
+        return self.actions.get(check, Action.ACCEPT)
+
+    def strictest(self, other: ActionTable) -> ActionTable:
+        """For a mail to recipients under different rules: of each check the stronger action."""
+        checks = self.actions.keys() | other.actions.keys()
+        actions = {
+            check: max(self.action(check, Standing.OBJECTS), other.action(check, Standing.OBJECTS))
+            for check in checks
+        }
+        return ActionTable(actions, self.on_error)
+
+
+def judged(
+    finding: Finding,
+    *,
+    check: str,
+    table: ActionTable,
+    refusal: Reply,
+    deferral: Reply,
+    elapsed_s: float = 0.0,
+) -> Result:
+    """What the configuration makes of a finding."""
+    action = table.action(check, finding.standing)
+    return Result(
+        check,
+        finding.result,
+        finding.standing,
+        action,
+        deferral if action is Action.DEFER else refusal,
+        finding.explanation,
+        finding.evidence,
+        elapsed_s,
+    )
+
+
+def decide(results: Sequence[Result], *, accepted: Reply = OK) -> Verdict:
+    """Combine results; `accepted` is the reply when the mail is taken."""
+    decisive = strongest(result for result in results if result.objects)
+    if decisive is None or decisive.action is Action.ACCEPT:
+        return Verdict(Action.ACCEPT, accepted, "", tuple(results))
+    taken = decisive.action is Action.SPAM
+    reply = accepted if taken else decisive.reply
+    return Verdict(decisive.action, reply, decisive.check, tuple(results))
+
+
+def strongest(results: Iterable[Result]) -> Result | None:
+    """The first of those with the strongest action."""
+    # max() keeps the first of equals.
+    return max(results, key=lambda result: result.action, default=None)

@@ -95,7 +95,7 @@ class ServerTls:
             try:
                 pair = _load(files, self._minimum)
             except (OSError, ValueError) as error:
-                raise StartError(f"TLS certificate {files.certificate}: {error}") from error
+                raise unusable(files, error) from error
             self._pairs.append(pair)
             self._tried[files] = pair.digest
             _tell(files, pair)
@@ -118,15 +118,15 @@ class ServerTls:
                 self._tried[files] = digest
                 pair = _load(files, self._minimum)
             except (OSError, ValueError) as error:
-                self._reject(files, str(error))
+                self._reject(files, reason(error))
             else:
                 self._pairs[index] = pair
                 _tell(files, pair)
 
-    def _reject(self, files: CertificateFiles, reason: str) -> None:
+    def _reject(self, files: CertificateFiles, why: str) -> None:
         name = str(files.certificate)
         REJECTED.labels(name).set(1)
-        event(_log, ERROR, "certificate rejected, the old one stays", file=name, reason=reason)
+        event(_log, ERROR, "certificate rejected, the old one stays", file=name, reason=why)
 
     def _choose(
         self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext
@@ -143,6 +143,18 @@ class ServerTls:
                     if wanted in pair.names:
                         return pair
         return self._pairs[0]
+
+
+def unusable(files: CertificateFiles, error: OSError | ValueError) -> StartError:
+    """The one-line error for files that cannot be used at the start."""
+    return StartError(f"TLS certificate {files.certificate}: {reason(error)}")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What is wrong, in words; the file where it is a file that is missing."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def check_pair(files: CertificateFiles) -> None:

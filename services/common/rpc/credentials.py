@@ -14,13 +14,14 @@ from pathlib import Path
 import grpc
 
 from services.common.log import ERROR, event
-from services.common.start import StartError
 from services.common.tls import (
     REJECTED,
     RELOAD_SECONDS,
     CertificateFiles,
     check_authorities,
     check_pair,
+    reason,
+    unusable,
 )
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def server_credentials(
     try:
         first = source.read()
     except (OSError, ValueError) as error:
-        raise StartError(f"TLS certificate {files.certificate}: {error}") from error
+        raise unusable(files, error) from error
     return grpc.dynamic_ssl_server_credentials(
         first,
         source.changed,  # type: ignore[arg-type]  # None is "no change", which the types forgot
@@ -80,7 +81,7 @@ class _Source:
                 return None
             fresh = self.read()
         except (OSError, ValueError) as error:
-            self._tell(str(error))
+            self._tell(reason(error))
             return None
         self._tell("")
         return fresh
@@ -89,9 +90,9 @@ class _Source:
         paths = (self._files.certificate, self._files.key, self._authorities)
         return tuple(path.read_bytes() for path in paths if path is not None)
 
-    def _tell(self, reason: str) -> None:
+    def _tell(self, why: str) -> None:
         name = str(self._files.certificate)
-        REJECTED.labels(name).set(1 if reason else 0)
-        if reason and not self._rejected:
-            event(_log, ERROR, "certificate rejected, the old one stays", file=name, reason=reason)
-        self._rejected = bool(reason)
+        REJECTED.labels(name).set(1 if why else 0)
+        if why and not self._rejected:
+            event(_log, ERROR, "certificate rejected, the old one stays", file=name, reason=why)
+        self._rejected = bool(why)

@@ -40,6 +40,7 @@ _PORTS = (
     "keys-http",
     "nats",
 )
+GATEPOST: Sequence[str] = (sys.executable, "-m", "services.cli.main")
 SERVICES = ("ingress", "policy", "delivery", "keys")
 
 
@@ -93,7 +94,7 @@ class Installation:
     def start(self) -> None:
         """Start, and return when everything is ready. Raises `RuntimeError` with the output."""
         self._process = subprocess.Popen(
-            [*_GATEPOST, "up", "--config", str(self.config_file), "--data", str(self.data)],
+            [*GATEPOST, "up", "--config", str(self.config_file), "--data", str(self.data)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -178,7 +179,7 @@ class Installation:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command against this installation."""
         return subprocess.run(
-            [*_GATEPOST, *arguments, "--data", str(self.data)],
+            [*GATEPOST, *arguments, "--data", str(self.data)],
             input=stdin,
             capture_output=True,
             text=True,
@@ -210,9 +211,6 @@ class Installation:
         """The end of what a child logged."""
         path = self.data / "logs" / f"{name}.log"
         return "\n".join(path.read_text(encoding="utf-8").splitlines()[-lines:])
-
-
-_GATEPOST: Sequence[str] = (sys.executable, "-m", "services.cli.main")
 
 
 def _rpc(ports: Mapping[str, int], http: str, grpc: str) -> dict[str, str]:

@@ -1,0 +1,109 @@
+"""One mail for several domains, and next hops that come and go."""
+
+import json
+import smtplib
+import time
+from pathlib import Path
+from uuid import uuid4
+
+from tests.e2e.samples import SAMPLES, below_trace_fields
+from tests.support.installation import Installation
+from tests.support.sink import Sink
+
+HELO = "mail.example.org"
+SENDER = "alice@example.org"
+
+
+def send(installation: Installation, recipients: list[str], mail: bytes) -> str:
+    """Send a mail; the id that the 250 reply told."""
+    with smtplib.SMTP("127.0.0.1", installation.ports["mx"], HELO, timeout=30) as client:
+        client.ehlo()
+        client.mail(SENDER, ["BODY=8BITMIME"])
+        for recipient in recipients:
+            code, text = client.rcpt(recipient)
+            assert code == 250, text
+        code, text = client.data(mail)
+        assert code == 250, text
+        return text.decode().split()[-1]
+
+
+def events(installation: Installation, message_id: str) -> list[dict]:
+    shown = installation.gatepost("queue", "show", message_id, "--json")
+    assert shown.returncode == 0, shown.stderr
+    found: list[dict] = json.loads(shown.stdout)["events"]
+    return found
+
+
+def test_three_recipients_in_three_domains(installation: Installation, sink: Sink) -> None:
+    marker = uuid4().hex
+    mail = SAMPLES["dots"](marker)
+    local = ("you@example.test", "me@second.test")
+    before = {address: len(installation.mail(address)) for address in local}
+    message_id = send(installation, [*local, "them@relay.test"], mail)
+    for address in local:
+        arrived = installation.wait_mail(address, before[address] + 1)[-1]
+        assert below_trace_fields(arrived, mail)
+    assert below_trace_fields(sink.wait(marker.encode()), mail)
+    attempts = [e["attempt"] for e in events(installation, message_id) if "attempt" in e]
+    assert sorted(a["destination"] for a in attempts) == [
+        "example.test",
+        "relay.test",
+        "second.test",
+    ]
+
+
+def test_a_large_mail_reaches_the_relay_unchanged(installation: Installation, sink: Sink) -> None:
+    marker = uuid4().hex
+    mail = SAMPLES["5 MB"](marker)
+    send(installation, ["them@relay.test"], mail)
+    assert below_trace_fields(sink.wait(marker.encode()), mail)
+
+
+def test_a_next_hop_that_is_down_is_waited_for(installation: Installation, sink: Sink) -> None:
+    marker = uuid4().hex
+    mail = SAMPLES["1 KB"](marker)
+    sink.close()
+    try:
+        message_id = send(installation, ["them@relay.test"], mail)
+        entry = deferred(installation, message_id)
+        assert entry["destination"] == "relay.test"
+        assert entry["attempts"] >= 1
+        assert "127.0.0.1" in entry["wait_reason"]
+        assert entry["due_time"]
+        shown = installation.gatepost("queue", "list")
+        assert message_id in shown.stdout
+        assert "deferred" in shown.stdout
+    finally:
+        sink.start()
+    assert below_trace_fields(sink.wait(marker.encode()), mail)
+    wait_gone(installation, message_id)
+
+
+def deferred(installation: Installation, message_id: str, *, seconds: float = 20) -> dict:
+    """The queue's entry for a mail once it is deferred."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        listed = installation.gatepost("queue", "list", "--state", "deferred", "--json")
+        assert listed.returncode == 0, listed.stderr
+        for entry in json.loads(listed.stdout):
+            if entry["message_id"] == message_id:
+                return entry
+        time.sleep(0.2)
+    raise TimeoutError("the mail was not deferred\n" + installation.log_tail("delivery"))
+
+
+def wait_gone(installation: Installation, message_id: str, *, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        listed = installation.gatepost("queue", "list", "--json")
+        if message_id not in listed.stdout:
+            return
+        time.sleep(0.2)
+    raise TimeoutError("the mail is still in the queue")
+
+
+def test_nothing_is_left_behind(installation: Installation, folder: Path) -> None:
+    """After all is delivered the queue is empty and says so."""
+    listed = installation.gatepost("queue", "list")
+    assert listed.returncode == 0
+    assert listed.stdout.strip() == "the queue is empty"

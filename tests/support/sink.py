@@ -1,0 +1,87 @@
+"""Postfix's smtp-sink as a next hop that keeps every mail it takes in a file of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from tests.support.ports import free_port
+from tests.support.programs import program
+
+_START_DEADLINE_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 0.02
+
+
+class Sink:
+    """One smtp-sink. `start` and `close` may alternate; the port stays."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.chmod(0o777)  # smtp-sink drops its privileges
+
+    def start(self) -> None:
+        """Start, and return when it listens."""
+        user = ["-u", "nobody"] if os.getuid() == 0 else []
+        self._process = subprocess.Popen(
+            [
+                program("smtp-sink"),
+                *user,
+                *self._options,
+                "-d",
+                f"{self._folder}/%M.",
+                f"127.0.0.1:{self.port}",
+                "100",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + _START_DEADLINE_SECONDS
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("smtp-sink did not start")
+            time.sleep(_ASK_AGAIN_SECONDS)
+
+    def _listens(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                return connection.recv(3) == b"220"
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """End it. Harmless twice."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def mails(self) -> list[bytes]:
+        """The mails that arrived, with LF line ends and without smtp-sink's own lines."""
+        return [_as_received(path.read_bytes()) for path in sorted(self._folder.iterdir())]
+
+    def wait(self, text: bytes, *, seconds: float = 30.0) -> bytes:
+        """The one mail that holds this text, once it arrived."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [mail for mail in self.mails() if text in mail]
+            if found:
+                assert len(found) == 1, f"{len(found)} mails hold {text!r}"
+                return found[0]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no mail with {text!r} after {seconds:.0f} s")
+            time.sleep(_ASK_AGAIN_SECONDS)
+
+
+def _as_received(content: bytes) -> bytes:
+    """smtp-sink puts fields that begin with X- on top, and a line end below."""
+    lines = content.split(b"\n")
+    while lines and lines[0].startswith(b"X-"):
+        lines.pop(0)
+    return b"\n".join(lines).removesuffix(b"\n")

@@ -58,7 +58,7 @@ def test_no_accepted_mail_is_lost(own_installation: Installation) -> None:
 
 
 def kill_in_turn(installation: Installation, ledger: Ledger, sending: threading.Thread) -> int:
-    """Kill one process after another while mails are accepted. Returns how many kills there were."""
+    """Kill one process after another while mails are accepted. Returns the number of kills."""
     kills = 0
     for round_ in range(3):
         for name in PROCESSES:

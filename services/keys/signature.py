@@ -65,7 +65,7 @@ SIGNED_IF_PRESENT: Final = (
 )
 
 _LINE_END: Final = "\r\n\t"
-_BASE64_AT_ONCE: Final = FOLD_AT - 2
+_BASE64_AT_ONCE: Final = FOLD_AT - len("\tb=")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from services.common.config.types import Domain, FilePath, Section, Size
+from services.common.config.types import Domain, Duration, FilePath, Network, Section, Size
 from services.common.mail.domain import AddressError, parse_domain
 
 
@@ -56,6 +57,29 @@ class Tls(Section):
         return self
 
 
+class Limits(Section):
+    """What one client, and all of them together, may ask of the ingress."""
+
+    connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Connections at a time, of one ingress process. Above: 421."""
+    connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 50
+    """Connections at a time from one IPv4 address or one IPv6 /64 network. Above: 421."""
+    messages_per_connection: Annotated[int, Field(ge=1)] = 1000
+    recipients: Annotated[int, Field(ge=100, le=1000)] = 1000
+    """Of one message. Above: 452, and the client sends the others separately."""
+    errors: Annotated[int, Field(ge=1)] = 20
+    """Commands in error since the last accepted message; then the connection is closed."""
+    recipient_errors: Annotated[int, Field(ge=1)] = 100
+    """Refused recipients since the last accepted message; then the connection is closed."""
+    idle: Duration = timedelta(minutes=5)
+    """How long a client may be silent (RFC 5321 asks for at least five minutes)."""
+    min_data_rate: Size = 500
+    """Octets per second at which content must come, on average after its first minute. 0 is none."""
+    header_size: Annotated[Size, Field(ge=1024, le=384 * 1024)] = 256 * 1024
+    received_fields: Annotated[int, Field(ge=1)] = 50
+    """A message that passed more servers than this is in a loop: 554."""
+
+
 def _default_listeners() -> tuple[Listener, ...]:
     return (
         Listener(name="mx", port=25, role=Role.MX, tls=TlsMode.STARTTLS),
@@ -87,6 +111,10 @@ class Smtp(Section):
     max_message_size: Size = 100_000_000
     """0 is no limit."""
     tls: Tls = Tls()
+    limits: Limits = Limits()
+    bare_newline_networks: tuple[Network, ...] = ()
+    """Clients whose lines may end in a bare LF inside content; it is made a CRLF. From everybody
+    else such content is refused."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Smtp:

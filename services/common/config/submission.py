@@ -1,0 +1,23 @@
+"""`submission`: mail from clients that log in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from services.common.config.types import Section
+
+
+class SenderCheck(StrEnum):
+    """What of a submitted mail must be the account's own address."""
+
+    FULL = "full"
+    ENVELOPE = "envelope"
+    OFF = "off"
+
+
+class Submission(Section):
+    """Mail from clients that log in."""
+
+    sender_check: SenderCheck = SenderCheck.FULL
+    """`full`: the sender and the From field must be the account's address. `envelope`: the sender
+    only. `off`: anybody who can log in may write in anybody's name."""

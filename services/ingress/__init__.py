@@ -1,0 +1,1 @@
+"""The ingress: SMTP sessions with the world, from the connection to the stored mail."""

@@ -1,0 +1,54 @@
+"""The process of the ingress: its parts, put together, and the long-lived tasks."""
+
+from __future__ import annotations
+
+from services.common.app import Context, Stage
+from services.common.app import run as run_process
+from services.common.config.smtp import Smtp
+from services.common.config.source import ConfigSource
+from services.common.tls import CertificateFiles, ServerTls
+from services.common.wiring import open_channel, open_store, process
+from services.ingress.cleaner import Cleaner
+from services.ingress.dialogue import Edge
+from services.ingress.gate import Gate
+from services.ingress.listeners import Listeners
+from services.ingress.mail_store import MailStore
+from services.ingress.policy import Policy
+
+
+def run(source: ConfigSource) -> int:
+    """Run the ingress until it is told to stop. The exit code."""
+
+    async def start(context: Context) -> None:
+        await start_ingress(context, source)
+
+    return run_process(process(source.current, "ingress"), start)
+
+
+async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
+    """Start all parts. Returns when every port is bound."""
+    config = source.current
+    store = await open_store(context, config)
+    cleaner = Cleaner(store)
+    policy = Policy(open_channel(context, config, config.services.policy))
+    tls = _server_tls(config.smtp)
+    edge = Edge(source, policy, MailStore(store, cleaner))
+    listeners = Listeners(edge, Gate(), tls)
+    context.on_stop(Stage.DRAIN, "sessions", lambda: listeners.drain(grace_s=context.process.grace))
+    context.on_stop(Stage.DRAIN, "cleaner", cleaner.finish)
+    context.spawn("config", source.follow())
+    context.spawn("cleaner", cleaner.run())
+    if tls is not None:
+        context.spawn("certificates", tls.watch())
+    await listeners.start()
+    return listeners
+
+
+def _server_tls(smtp: Smtp) -> ServerTls | None:
+    """The certificate of all listeners; None if there is none. Raises `StartError`."""
+    files = smtp.tls
+    if files.certificate_file is None or files.key_file is None:
+        return None
+    tls = ServerTls([CertificateFiles(files.certificate_file, files.key_file)])
+    tls.load()
+    return tls

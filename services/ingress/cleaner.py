@@ -1,0 +1,93 @@
+"""Removes from the store what belongs to no mail: contents that were abandoned, records in doubt.
+
+A record is in doubt when its publish was not acknowledged: the client was told to try again, so one
+that was stored after all would be a second copy. It is purged as soon as NATS answers; delivery may
+have been faster, which is why the ledger counts such mail as unknown. What cannot be purged here is
+left to delivery's sweeper. One long-lived task does all of it, so that no session waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, NamedTuple
+
+from prometheus_client import Counter
+
+from services.common.jetstream import JetStream
+from services.common.log import WARNING, event
+from services.common.store import StoreError, Unavailable
+
+_log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 10_000
+"""Purges that wait for NATS. One is 200 octets; what is beyond is left to the sweeper."""
+
+RETRY_INTERVAL_S: Final = 1.0
+
+FINISH_S: Final = 3.0
+"""What a stopping process waits for; a purge takes milliseconds when NATS answers."""
+
+PURGED = Counter(
+    "gatepost_ingress_purges_total",
+    "Subjects of abandoned contents and of records in doubt, by what came of their removal.",
+    ["result"],  # removed, absent, given_up
+)
+
+
+class _Purge(NamedTuple):
+    stream: str
+    subject: str
+
+
+class Cleaner:
+    """A queue of subjects to purge. `run` is a long-lived task."""
+
+    def __init__(self, store: JetStream) -> None:
+        self._store = store
+        self._waiting: asyncio.Queue[_Purge] = asyncio.Queue(MAX_WAITING)
+
+    def purge(self, stream: str, subject: str) -> None:
+        """Have every message on a subject removed, soon. Never raises, never waits."""
+        try:
+            self._waiting.put_nowait(_Purge(stream, subject))
+        except asyncio.QueueFull:
+            self._give_up(_Purge(stream, subject), "too many wait already")
+
+    async def run(self) -> None:
+        """Purge what is asked for, until cancelled. While NATS is away everything waits."""
+        while True:
+            await self._carry_out(await self._waiting.get())
+            self._waiting.task_done()
+
+    async def finish(self) -> None:
+        """Return when everything that was asked for is purged, or soon."""
+        try:
+            async with asyncio.timeout(FINISH_S):
+                await self._waiting.join()
+        except TimeoutError:
+            event(_log, WARNING, "left to the sweeper", subjects=self._waiting.qsize())
+
+    async def _carry_out(self, purge: _Purge) -> None:
+        while True:
+            try:
+                count = await self._store.purge(purge.stream, purge.subject)
+            except Unavailable:
+                await asyncio.sleep(RETRY_INTERVAL_S)
+            except StoreError as error:
+                self._give_up(purge, str(error))
+                return
+            else:
+                PURGED.labels("removed" if count else "absent").inc()
+                return
+
+    def _give_up(self, purge: _Purge, reason: str) -> None:
+        PURGED.labels("given_up").inc()
+        event(
+            _log,
+            WARNING,
+            "cannot remove what belongs to no mail, the sweeper will",
+            stream=purge.stream,
+            subject=purge.subject,
+            reason=reason,
+        )

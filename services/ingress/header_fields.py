@@ -1,0 +1,76 @@
+"""The header that an accepted mail goes on with (pure): trace on top, forgeries removed.
+
+RFC 5321 §4.4 (trace), RFC 8601 §5 (results that claim to be ours are removed), RFC 6409 §8 (a
+submission gets the Date and Message-ID that it lacks). Every field that stays, stays octet for
+octet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from email.utils import format_datetime
+from functools import lru_cache
+from typing import Final
+
+from gatepost.policy.v1.verdict_pb2 import HeaderField as PolicyField
+from services.common.mail.message import HeaderBlock, HeaderField, folded
+
+_OURS: Final = ("x-spam-", "x-gatepost-")
+"""Local mailboxes sort by these fields, so only policy may write them."""
+
+_FOLDED_VALUE: Final = re.compile(r"[^\r\n\0]+(?:\r\n[ \t][^\r\n\0]+)*")
+
+
+def rewritten(
+    header: HeaderBlock,
+    *,
+    hostname: str,
+    trace: bytes,
+    policy_fields: Iterable[PolicyField] = (),
+    added: bytes = b"",
+) -> bytes:
+    """The header block to store: our trace, policy's fields, then what the mail came with.
+
+    `added`: complete fields that the mail lacked.
+    """
+    claims = _claims_to_be(hostname)
+    kept = (field.raw for field in header.fields if not _is_forged(field, claims))
+    return b"".join((trace, *map(_policy_field, policy_fields), added, *kept))
+
+
+def submission_fields(
+    header: HeaderBlock, *, message_id: str, hostname: str, now: datetime
+) -> bytes:
+    """The fields that a submitted mail lacks, to be added to its header."""
+    added = b""
+    if not header.has("Date"):
+        added += folded("Date", format_datetime(now))
+    if not header.has("Message-ID"):
+        added += folded("Message-ID", f"<{message_id}@{hostname}>")
+    return added
+
+
+def _is_forged(field: HeaderField, claims: re.Pattern[bytes]) -> bool:
+    key = field.key
+    if key.startswith(_OURS):
+        return True
+    # Anything before the first semicolon that holds our name: comments and quotes are allowed
+    # there, and readers of the field do not agree on how to skip them.
+    return key == "authentication-results" and bool(
+        claims.search(field.value.partition(b";")[0].lower())
+    )
+
+
+@lru_cache(maxsize=8)
+def _claims_to_be(hostname: str) -> re.Pattern[bytes]:
+    name = re.escape(hostname.lower().encode())
+    return re.compile(rb"(?<![a-z0-9.-])" + name + rb"(?![a-z0-9.-])")
+
+
+def _policy_field(field: PolicyField) -> bytes:
+    """A field as policy folded it; one that is not folded right is folded here."""
+    if _FOLDED_VALUE.fullmatch(field.value):
+        return f"{field.name}: {field.value}\r\n".encode()
+    return folded(field.name, field.value, utf8=True)

@@ -1,0 +1,102 @@
+"""The ports that clients connect to: bound at the start, closed first when the process stops.
+
+Life cycle: `start` binds every listener of `smtp.listeners` or raises `StartError`; `drain` closes
+the ports, lets the sessions finish what they have in hand, and returns when all are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import Final
+
+from services.common.config.smtp import Listener, TlsMode
+from services.common.log import INFO, WARNING, event
+from services.common.start import StartError, bind_error
+from services.common.tls import ServerTls
+from services.ingress.dialogue import Edge
+from services.ingress.engine import HANDSHAKE_S, Engine
+from services.ingress.gate import Gate
+
+_log = logging.getLogger(__name__)
+
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted: a burst of a second."""
+
+ABORT_MARGIN_S: Final = 1.0
+"""Left of the grace period for ending the sessions that would not."""
+
+
+class Listeners:
+    """All listeners of the process."""
+
+    def __init__(self, edge: Edge, gate: Gate, tls: ServerTls | None) -> None:
+        self._edge = edge
+        self._gate = gate
+        self._tls = tls
+        self._servers: list[asyncio.Server] = []
+        self.ports: dict[str, int] = {}
+        """The port of each listener, by its name."""
+
+    async def start(self) -> None:
+        """Bind all of them. Raises `StartError`."""
+        for index, listener in enumerate(self._edge.config.smtp.listeners):
+            await self._bind(listener, f"smtp.listeners.{index}.port")
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Accept no more, let everybody finish, within the grace period."""
+        for server in self._servers:
+            server.close()
+        await self._gate.drain(patience_s=max(0.0, grace_s - ABORT_MARGIN_S))
+
+    async def _bind(self, listener: Listener, setting: str) -> None:
+        implicit = self._implicit(listener, setting)
+        starttls = self._starttls(listener)
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(
+                lambda: Engine(self._edge, self._gate, listener, tls=starttls, loop=loop),
+                listener.address or None,
+                listener.port,
+                ssl=implicit,
+                ssl_handshake_timeout=HANDSHAKE_S if implicit else None,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            raise bind_error(
+                setting, host=listener.address or "*", port=listener.port, error=error
+            ) from error
+        self._servers.append(server)
+        port = server.sockets[0].getsockname()[1]
+        self.ports[listener.name] = port
+        event(
+            _log,
+            INFO,
+            "listening",
+            listener=listener.name,
+            address=listener.address or "*",
+            port=port,
+            role=listener.role,
+            tls=listener.tls,
+        )
+
+    def _implicit(self, listener: Listener, setting: str) -> ssl.SSLContext | None:
+        if listener.tls is not TlsMode.IMPLICIT:
+            return None
+        if self._tls is None:
+            raise StartError(f"{setting}: implicit TLS needs smtp.tls.certificate_file")
+        return self._tls.context
+
+    def _starttls(self, listener: Listener) -> ssl.SSLContext | None:
+        if listener.tls is not TlsMode.STARTTLS:
+            return None
+        if self._tls is None:
+            event(
+                _log,
+                WARNING,
+                "no certificate: STARTTLS is not offered",
+                listener=listener.name,
+            )
+            return None
+        return self._tls.context

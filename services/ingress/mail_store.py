@@ -1,0 +1,81 @@
+"""Storing an accepted mail: all of its records, or none.
+
+`250` is said only after JetStream acknowledged; everything else is 4xx. What was stored of a mail
+that was not taken is removed: for certain failures its content, after a doubtful one (no
+acknowledgement) its records, whose content is then left to the sweeper, since a record that did get
+through needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from prometheus_client import Histogram
+
+from gatepost.queue.v1.record_pb2 import ContentReference
+from services.common.jetstream import JetStream
+from services.common.log import WARNING, event
+from services.common.mail.reply import STORE_FULL, STORE_UNAVAILABLE, Reply
+from services.common.queue.subjects import CONTENT_STREAM, QUEUE_STREAM, content_filter
+from services.common.store import Full, Outgoing, StoreError, Unavailable
+from services.ingress.cleaner import Cleaner
+from services.ingress.spool import Spool
+
+_log = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = Histogram(
+    "gatepost_ingress_publish_seconds",
+    "Time until all records of a mail were acknowledged.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+
+
+class NotStored(Exception):
+    """The mail could not be stored; `reply` is what the client is told."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class MailStore:
+    """Contents and records on their way into the streams."""
+
+    def __init__(self, store: JetStream, cleaner: Cleaner) -> None:
+        self._store = store
+        self._cleaner = cleaner
+
+    @property
+    def is_away(self) -> bool:
+        """Whether storing has no chance just now."""
+        return not self._store.connected
+
+    def open_spool(self, content_id: str) -> Spool:
+        """Where a large content goes while it arrives."""
+        return Spool(self._store, self._cleaner, content_id)
+
+    async def store_content(self, spool: Spool, first_chunk: bytes) -> ContentReference:
+        """Complete a content. Raises `NotStored`; the content is then removed."""
+        try:
+            return await spool.complete(first_chunk)
+        except StoreError as error:
+            await spool.discard()
+            raise self._failure("content", error) from error
+
+    async def publish(self, records: Sequence[Outgoing], *, content_id: str) -> None:
+        """Publish all records of a mail. Raises `NotStored`."""
+        try:
+            with PUBLISH_SECONDS.time():
+                await self._store.publish_batch(records)
+        except StoreError as error:
+            if isinstance(error, Unavailable):
+                for record in records:
+                    self._cleaner.purge(QUEUE_STREAM, record.subject)
+            elif content_id:
+                self._cleaner.purge(CONTENT_STREAM, content_filter(content_id))
+            raise self._failure("records", error) from error
+
+    def _failure(self, what: str, error: StoreError) -> NotStored:
+        event(_log, WARNING, "mail cannot be stored", part=what, reason=str(error))
+        return NotStored(STORE_FULL if isinstance(error, Full) else STORE_UNAVAILABLE)

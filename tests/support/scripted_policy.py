@@ -1,0 +1,129 @@
+"""A policy service that answers what a test says: a real gRPC server without any judgement.
+
+Recipients in `example.test` and `example.org` are accepted and go where they say, others are
+`550 5.7.1`, unless the table `recipients` says otherwise. The password of every account is `secret`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+
+from gatepost.policy.v1.directory_pb2 import Account, AuthenticateRequest, AuthenticateResponse
+from gatepost.policy.v1.directory_pb2_grpc import (
+    DirectoryServiceServicer,
+    add_DirectoryServiceServicer_to_server,
+)
+from gatepost.policy.v1.policy_pb2 import (
+    CheckEnvelopeRequest,
+    CheckEnvelopeResponse,
+    CheckMessageRequest,
+    CheckMessageResponse,
+    RecipientAnswer,
+)
+from gatepost.policy.v1.policy_pb2_grpc import (
+    PolicyServiceServicer,
+    add_PolicyServiceServicer_to_server,
+)
+from gatepost.policy.v1.verdict_pb2 import Action, CheckResult, HeaderField, Reply, Verdict
+
+LOCAL_DOMAINS = frozenset({"example.test", "example.org"})
+PASSWORD = "secret"
+
+
+def refusal(code: int, enhanced: str, text: str) -> Verdict:
+    """A verdict that ends in this reply."""
+    action = Action.ACTION_REFUSE if code >= 500 else Action.ACTION_DEFER
+    reply = Reply(code=code, enhanced_code=enhanced, text=text)
+    return Verdict(action=action, reply=reply, decisive_check="scripted")
+
+
+@dataclass
+class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer):
+    """The answers, and what was asked."""
+
+    recipients: dict[str, Verdict] = field(default_factory=dict)
+    deliver_to: dict[str, list[str]] = field(default_factory=dict)
+    message: Verdict = field(default_factory=lambda: Verdict(action=Action.ACTION_ACCEPT))
+    header_fields: list[HeaderField] = field(default_factory=list)
+    failure: grpc.StatusCode | None = None
+    delay_s: float = 0.0
+    envelopes: list[CheckEnvelopeRequest] = field(default_factory=list)
+    messages: list[CheckMessageRequest] = field(default_factory=list)
+    logins: list[AuthenticateRequest] = field(default_factory=list)
+    port: int = 0
+
+    async def CheckEnvelope(
+        self,
+        request: CheckEnvelopeRequest,
+        context: grpc.aio.ServicerContext[CheckEnvelopeRequest, CheckEnvelopeResponse],
+    ) -> CheckEnvelopeResponse:
+        """Judge by the tables."""
+        self.envelopes.append(request)
+        await self._perhaps_fail(context)
+        session = Verdict(
+            action=Action.ACTION_ACCEPT,
+            check_results=[CheckResult(check="spf_mismatch", result="none")],
+        )
+        answers = [self._answer(recipient) for recipient in request.recipients]
+        return CheckEnvelopeResponse(verdict=session, recipients=answers)
+
+    def _answer(self, recipient: str) -> RecipientAnswer:
+        verdict = self.recipients.get(recipient) or Verdict(action=Action.ACTION_ACCEPT)
+        domain = recipient.rpartition("@")[2]
+        targets = self.deliver_to.get(recipient, [recipient])
+        if domain == "postmaster":
+            targets = ["postmaster@example.test"]
+        elif domain not in LOCAL_DOMAINS and recipient not in self.deliver_to:
+            verdict = self.recipients.get(recipient) or refusal(550, "5.7.1", "Relaying denied")
+        if verdict.action not in (Action.ACTION_ACCEPT, Action.ACTION_SPAM):
+            targets = []
+        return RecipientAnswer(recipient=recipient, verdict=verdict, deliver_to=targets)
+
+    async def CheckMessage(
+        self,
+        request: CheckMessageRequest,
+        context: grpc.aio.ServicerContext[CheckMessageRequest, CheckMessageResponse],
+    ) -> CheckMessageResponse:
+        """Judge as `message` says."""
+        self.messages.append(request)
+        await self._perhaps_fail(context)
+        return CheckMessageResponse(verdict=self.message, header_fields=self.header_fields)
+
+    async def Authenticate(
+        self,
+        request: AuthenticateRequest,
+        context: grpc.aio.ServicerContext[AuthenticateRequest, AuthenticateResponse],
+    ) -> AuthenticateResponse:
+        """Right if the password is `PASSWORD`."""
+        self.logins.append(request)
+        await self._perhaps_fail(context)
+        if request.password != PASSWORD:
+            return AuthenticateResponse(authenticated=False)
+        account = Account(address=request.username, has_password=True)
+        return AuthenticateResponse(authenticated=True, account=account)
+
+    async def _perhaps_fail(self, context: grpc.aio.ServicerContext[object, object]) -> None:
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        if self.failure is not None:
+            await context.abort(self.failure, "as the test wishes")
+
+
+@asynccontextmanager
+async def serve(policy: ScriptedPolicy) -> AsyncIterator[str]:
+    """The target of a running server; the same port again if it ran before."""
+    server = grpc.aio.server()
+    add_PolicyServiceServicer_to_server(policy, server)
+    add_DirectoryServiceServicer_to_server(policy, server)
+    policy.port = server.add_insecure_port(f"127.0.0.1:{policy.port}")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{policy.port}"
+    finally:
+        await server.stop(None)

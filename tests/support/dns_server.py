@@ -86,6 +86,8 @@ class DnsServer:
         edns: bool = True,
         ttl: int = 300,
         ttls: Mapping[Key, int] | None = None,
+        authoritative: bool = False,
+        host: str = LOOPBACK,
         port: int = 0,
     ) -> None:
         self.records = Zone(records)
@@ -121,6 +123,9 @@ class DnsServer:
         self.ttl = ttl
         self.ttls = {(spelling(name), rdtype): ttl for (name, rdtype), ttl in (ttls or {}).items()}
         """Those of single records, where they differ."""
+        self.authoritative = authoritative
+        """Answers have AA, as those of a zone's own servers."""
+        self.host = host
         self.port = port
         self.queries: list[Query] = []
         """What was asked, in the order of arrival, names in lower case."""
@@ -133,11 +138,11 @@ class DnsServer:
     @property
     def address(self) -> str:
         """`127.0.0.1:port`, as the setting `dns.servers` takes it."""
-        return f"{LOOPBACK}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         """Listen; `port` is known afterwards."""
-        self._udp, self._tcp = _listen(self.port)
+        self._udp, self._tcp = _listen(self.host, self.port)
         self.port = self._udp.getsockname()[1]
         self._thread.start()
         if not self._started.wait(_START_SECONDS):
@@ -257,6 +262,8 @@ class DnsServer:
 
     def _message(self, query: dns.message.Message, name: str, rdtype: str) -> dns.message.Message:
         response = dns.message.make_response(query, recursion_available=True)
+        if self.authoritative:
+            response.flags |= dns.flags.AA
         rcode = self._failure(query, name, rdtype)
         if rcode is not None:
             response.set_rcode(rcode)
@@ -331,14 +338,14 @@ def _wants_ad(query: dns.message.Message) -> bool:
     return bool(query.flags & dns.flags.AD or query.ednsflags & dns.flags.DO)
 
 
-def _listen(port: int) -> tuple[socket.socket, socket.socket]:
+def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     """A UDP and a TCP socket on the same port, which with port 0 takes a few tries."""
     for _ in range(_PORT_TRIES):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            udp.bind((LOOPBACK, port))
+            udp.bind((host, port))
             tcp.bind(udp.getsockname())
         except OSError:
             udp.close()

@@ -135,7 +135,7 @@ class ZoneServers:
             if found.status is Status.TEMPORARY:
                 return zone, (), f"the name servers of {zone} cannot be looked up: {found.detail}"
             if found.status is Status.OK and found.canonical == zone:
-                return zone, tuple(str(record) for record in found.records), ""
+                return zone, tuple(sorted(str(record) for record in found.records)), ""
         return "", (), f"no name servers were found for {name}, nor for any domain above it"
 
     async def _find_places(

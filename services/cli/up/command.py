@@ -40,6 +40,9 @@ READY_WITHIN_S: Final = 60.0
 NATS_WITHIN_S: Final = 60.0
 """Opening a store with a million records takes nats-server tens of seconds."""
 
+START_ATTEMPTS: Final = 3
+"""A child that ended so often before all were ready will not run the next time either."""
+
 POLL_S: Final = 0.1
 
 
@@ -55,6 +58,14 @@ class _Household:
         task = asyncio.create_task(child.keep_running(), name=f"keep-{child.name}")
         self.keepers.append(task)
         return child
+
+    def gave_up(self) -> bool:
+        """True when a child ended so often that a start will not succeed."""
+        return any(child.ends >= START_ATTEMPTS for child in self.children.values())
+
+    def last_lines(self) -> list[str]:
+        """What the children that ended said last."""
+        return [line for child in self.children.values() if child.ends for line in child.last_lines]
 
     async def stop(self, wait_s: float) -> None:
         for names in STOP_ORDER:
@@ -172,7 +183,8 @@ async def _start(
     if config.nats.embedded:
         path = nats_server.write_config(config.nats, (data / "nats").absolute())
         child("nats", nats_server.program(), "-c", str(path))
-    await _ensure_topology(config, household)
+    await _nats_listens(config, household)
+    await _ensure_topology(config)
     options = ["--data", str(data)] + (["--config", str(config_file)] if config_file else [])
     for name in SERVICES:
         child(name, sys.executable, "-m", "services.cli.main", name, *options)
@@ -181,14 +193,29 @@ async def _start(
     screen.show_running(config, data, password=password)
 
 
-async def _ensure_topology(config: Config, household: _Household) -> None:
+async def _nats_listens(config: Config, household: _Household) -> None:
+    """Return when the NATS port takes connections. Raises `CliError`."""
+    host, port = nats_server.endpoint(config.nats)
+    deadline = asyncio.get_running_loop().time() + NATS_WITHIN_S
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError as error:
+            if asyncio.get_running_loop().time() > deadline or household.gave_up():
+                reason = f"NATS does not answer at {host}:{port}: {error.strerror}"
+                raise CliError([reason, *household.last_lines()]) from error
+            await asyncio.sleep(POLL_S)
+        else:
+            writer.close()
+            return
+
+
+async def _ensure_topology(config: Config) -> None:
     store = JetStream(nats_settings(config, client_name="gatepost-up"))
     try:
         await store.start(wait_s=NATS_WITHIN_S)
         if not store.connected:
-            raise CliError(
-                [f"NATS does not answer at {config.nats.urls[0]}", *_last_lines(household)]
-            )
+            raise CliError(f"NATS does not let us in at {config.nats.urls[0]}")
         await topology.ensure(store, topology_settings(config))
         problems = await topology.verify(store, topology_settings(config))
         if problems:
@@ -205,9 +232,8 @@ async def _all_ready(config: Config, household: _Household) -> None:
     for name in SERVICES:
         host, port = getattr(config.services, name).http
         while (problem := await _not_ready(host, port)) is not None:
-            if asyncio.get_running_loop().time() > deadline:
-                lines = [f"{name} is not ready: {problem}", *household.children[name].last_lines]
-                raise CliError(lines)
+            if asyncio.get_running_loop().time() > deadline or household.gave_up():
+                raise CliError([f"{name} is not ready: {problem}", *household.last_lines()])
             await asyncio.sleep(POLL_S)
 
 
@@ -227,7 +253,3 @@ async def _not_ready(host: str, port: int) -> str | None:
         return f"{host}:{port} does not answer ({type(error).__name__})"
     status, _, rest = answer.partition(b"\r\n")
     return None if b" 200 " in status + b" " else rest.partition(b"\r\n\r\n")[2].decode()
-
-
-def _last_lines(household: _Household) -> list[str]:
-    return [line for child in household.children.values() for line in child.last_lines]

@@ -46,6 +46,8 @@ class Child:
     ) -> None:
         self.name = name
         self.last_lines: deque[str] = deque(maxlen=5)
+        self.ends = 0
+        """How often it ended without being told to."""
         self._argv = (sys.executable, "-m", "services.cli.up.child", *argv)
         self._on_line = on_line
         self._announce = announce
@@ -68,6 +70,7 @@ class Child:
             code = await self._run_once()
             if self.stopped:
                 return
+            self.ends += 1
             pause = FIRST_PAUSE_S if time.monotonic() - started > STEADY_S else pause
             self._announce(f"{self.name} {how_ended(code)}; starting it again")
             await asyncio.sleep(pause)

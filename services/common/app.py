@@ -31,7 +31,7 @@ from services.common import log
 from services.common.http import HttpServer
 from services.common.log import CRITICAL, INFO, WARNING, LogFormat, event
 from services.common.readiness import Readiness
-from services.common.shutdown import Shutdown, Stage, StopCallback
+from services.common.shutdown import CLOSE_SECONDS, Shutdown, Stage, StopCallback
 from services.common.start import ExitCode, StartError
 from services.common.tasks import Tasks
 
@@ -107,13 +107,23 @@ Start = Callable[[Context], Awaitable[None]]
 
 
 def run(process: Process, start: Start) -> ExitCode:
-    """Run one service until it is told to stop; never raises, logs instead."""
+    """Run one service until it is told to stop; never raises, logs instead.
+
+    The process has to end afterwards, and is ended if it takes long over it.
+    """
     log.configure(process.service, level=process.log_level, style=process.log_format)
     _log_unhandled()
     BUILD.info({"version": version("gatepost"), "service": process.service})
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = _outcome(runner, process, start)
+        # Before the loop is closed, which waits for its threads without a limit.
+        _end_soon(code)
+        return code
+
+
+def _outcome(runner: asyncio.Runner, process: Process, start: Start) -> ExitCode:
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(process, start))
+        return runner.run(_live(process, start))
     except StartError as error:
         event(_log, CRITICAL, "cannot start", reason=str(error))
         return error.exit_code
@@ -144,14 +154,20 @@ async def _live(process: Process, start: Start) -> ExitCode:
             http_port=http.port,
         )
         failed_start = await _work(context, tasks, start)
-        event(_log, INFO, "stopping", failed_task=tasks.failed)
+        event(_log, INFO, "stopping", reason=_reason(tasks, failed_start))
         if not await shutdown.run():
-            _exit()  # the task group would wait for ever
+            _exit(ExitCode.FAILURE)  # the task group would wait for ever
         await http.stop()
     if failed_start is not None:
         raise failed_start
     event(_log, INFO, "process stopped")
     return ExitCode.FAILURE if tasks.failed else ExitCode.CLEAN
+
+
+def _reason(tasks: Tasks, failed_start: Exception | None) -> str:
+    if tasks.failed:
+        return f"lost the task {tasks.failed}"
+    return "cannot start" if failed_start is not None else "told to stop"
 
 
 async def _work(context: Context, tasks: Tasks, start: Start) -> Exception | None:
@@ -194,16 +210,28 @@ def _install_signals(stopping: asyncio.Event) -> None:
             stopping.set()
         elif loop.time() - first[0] >= SAME_SIGNAL_SECONDS:
             event(_log, WARNING, "second signal: ending at once", signal=number.name)
-            _exit()
+            _exit(ExitCode.FAILURE)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
 
 
-def _exit() -> None:
+def _end_soon(code: ExitCode) -> None:
+    """A blocking call in some thread must not keep a process that has stopped alive."""
+
+    def end() -> None:
+        event(_log, WARNING, "threads did not end", threads=[t.name for t in threading.enumerate()])
+        _exit(code)
+
+    timer = threading.Timer(CLOSE_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _exit(code: ExitCode) -> None:
     """End now, without cleaning up."""
     sys.stderr.flush()
-    os._exit(ExitCode.FAILURE)
+    os._exit(code)
 
 
 async def _measure_lag() -> None:

@@ -7,14 +7,14 @@
 5. long-lived tasks are cancelled, then `Stage.CLOSE` callbacks in reverse order: channels, NATS
 6. the HTTP port, last, so that the end can be watched; the skeleton does that
 
-Guarantees: steps 3 and 4 together take at most `grace` seconds, step 5 at most twice
-`CLOSE_SECONDS`. A callback that fails or is late is logged by name and does not stop the others.
-Whoever supervises the process has to wait for the sum, which is `longest()`.
+Guarantees: steps 3 and 4 together take at most `grace` seconds, except that step 4 always has
+`CLOSE_SECONDS`; step 5 takes at most twice that. A callback that fails or is late is logged by
+name and does not stop the others. Whoever supervises the process waits for `longest()`.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 
 from services.common.log import ERROR, WARNING, event
@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 def longest(*, lag: float, grace: float) -> float:
     """The seconds after which a stopping process has ended, whatever its parts do."""
-    return lag + grace + 2 * CLOSE_SECONDS
+    return lag + grace + 4 * CLOSE_SECONDS
 
 
 class Shutdown:
@@ -61,22 +61,25 @@ class Shutdown:
         # After a failure, or before anybody was told to come, there is nothing to be kept up.
         if not self._tasks.failed and self._readiness.was_ready:
             await asyncio.sleep(self._lag)
-        deadline = asyncio.get_running_loop().time() + self._grace
-        for stage in (Stage.DRAIN, Stage.RPC):
-            for name, callback in self._callbacks[stage]:
-                await _stop(stage, name, callback, deadline=deadline)
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._grace
+        await self._stop(Stage.DRAIN, self._callbacks[Stage.DRAIN], deadline=deadline)
+        # Calls in hand use what NATS and channels still give; those stay until calls are done.
+        deadline = max(deadline, now() + CLOSE_SECONDS)
+        await self._stop(Stage.RPC, self._callbacks[Stage.RPC], deadline=deadline)
         ended = await self._tasks.cancel(seconds=CLOSE_SECONDS)
-        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
-        for name, callback in reversed(self._callbacks[Stage.CLOSE]):
-            await _stop(Stage.CLOSE, name, callback, deadline=deadline)
+        deadline = now() + CLOSE_SECONDS
+        await self._stop(Stage.CLOSE, reversed(self._callbacks[Stage.CLOSE]), deadline=deadline)
         return ended
 
-
-async def _stop(stage: Stage, name: str, callback: StopCallback, *, deadline: float) -> None:
-    try:
-        async with asyncio.timeout_at(deadline):
-            await callback()
-    except TimeoutError:
-        event(_log, WARNING, "part did not stop in time", stage=stage, part=name)
-    except Exception:  # noqa: BLE001 - the other parts have to be stopped all the same
-        event(_log, ERROR, "part cannot be stopped", stage=stage, part=name, exc_info=True)
+    async def _stop(
+        self, stage: Stage, parts: Iterable[tuple[str, StopCallback]], *, deadline: float
+    ) -> None:
+        for name, callback in parts:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await callback()
+            except TimeoutError:
+                event(_log, WARNING, "part did not stop in time", stage=stage, part=name)
+            except Exception:  # noqa: BLE001 - the other parts have to be stopped all the same
+                event(_log, ERROR, "part cannot be stopped", stage=stage, part=name, exc_info=True)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from services.common.mail.message import folded
 from services.policy.checks.spf_mismatch import identity
-from services.policy.subject import Envelope
+from services.policy.dkim.verification import SignatureResult
+from services.policy.subject import Envelope, Mail
 from services.policy.verdict import Action, Result, Verdict
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~@]+")
@@ -22,18 +23,17 @@ Field = tuple[str, bytes]
 """A name and the folded value, without the final line end."""
 
 
-def header_fields(
-    verdict: Verdict, envelope: Envelope, *, hostname: str, message_id: str
-) -> list[Field]:
+def header_fields(verdict: Verdict, mail: Mail, *, hostname: str, message_id: str) -> list[Field]:
     """The fields for a mail that is taken.
 
     None for one that a client submitted: it was not judged, it is on its way to others, and whose
     login sent it is nobody's business there.
     """
+    envelope = mail.envelope
     if envelope.session.authenticated_account:
         return []
     results = {result.check: result for result in verdict.results}
-    fields = [_authentication_results(envelope, results, hostname)]
+    fields = [_authentication_results(mail, results, hostname)]
     spf = results.get("spf_mismatch")
     if spf is not None:
         fields.append(_received_spf(envelope, spf, hostname))
@@ -44,19 +44,36 @@ def header_fields(
     return fields
 
 
-def _authentication_results(
-    envelope: Envelope, results: Mapping[str, Result], hostname: str
-) -> Field:
-    entries = list(_entries(envelope, results)) or ["none"]
+def _authentication_results(mail: Mail, results: Mapping[str, Result], hostname: str) -> Field:
+    entries = list(_entries(mail, results)) or ["none"]
     parts = [f"{hostname};", *(f"{entry};" for entry in entries[:-1]), entries[-1]]
     return _field("Authentication-Results", *parts)
 
 
-def _entries(envelope: Envelope, results: Mapping[str, Result]) -> Iterator[str]:
+def _entries(mail: Mail, results: Mapping[str, Result]) -> Iterator[str]:
+    """One entry for each method, and for each signature."""
     spf = results.get("spf_mismatch")
     if spf is not None:
-        kind, _, domain = identity(envelope)
+        kind, _, domain = identity(mail.envelope)
         yield f"spf={spf.result} smtp.{kind}={_value(domain)}"
+    for signature in mail.signatures:
+        yield _dkim_entry(signature)
+    if "dkim_missing" in results and not mail.signatures:
+        yield "dkim=none"
+
+
+def _dkim_entry(signature: SignatureResult) -> str:
+    words = [f"dkim={signature.result}"]
+    if signature.bits:
+        words.append(f"({signature.bits}-bit key)")
+    if signature.reason:
+        words.append(f"reason={_quoted(signature.reason)}")
+    label = signature.label
+    # RFC 8601 §2.7.1, RFC 6008
+    for name, value in (("d", label.domain), ("s", label.selector), ("b", label.signature)):
+        if value:
+            words.append(f"header.{name}={_value(value)}")
+    return " ".join(words)
 
 
 def _received_spf(envelope: Envelope, spf: Result, hostname: str) -> Field:

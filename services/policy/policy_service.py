@@ -23,6 +23,7 @@ from services.common.rpc.errors import not_found, unavailable, unimplemented
 from services.common.store import StoreError
 from services.policy import judge
 from services.policy.answers import recipient_answer, result_message, verdict_message
+from services.policy.authentication import authenticate
 from services.policy.checks.check import Finding, Means, Standing
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
 from services.policy.directory import AccountDirectory, LimitReached
@@ -186,11 +187,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     ) -> list[judge.Found]:
         if _is_exempt(rules, mail.envelope):
             return []
+        means = self._means(rules, dry_run)
+        await authenticate(mail, means, seconds=_seconds_left(rules, context))
         return await judge.run_checks(
-            MESSAGE_CHECKS,
-            mail,
-            self._means(rules, dry_run),
-            seconds=_seconds_left(rules, context),
+            MESSAGE_CHECKS, mail, means, seconds=_seconds_left(rules, context)
         )
 
     def _means(self, rules: Rules, dry_run: bool) -> Means:
@@ -255,7 +255,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         if verdict.action in (Action.DEFER, Action.REFUSE):
             return []
         hostname = rules.config.smtp.hostname
-        fields = header_fields(verdict, mail.envelope, hostname=hostname, message_id=message_id)
+        fields = header_fields(verdict, mail, hostname=hostname, message_id=message_id)
         return [verdict_pb2.HeaderField(name=name, value=value.decode()) for name, value in fields]
 
     def _tell(

@@ -6,9 +6,12 @@ that the checks judge.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
 from services.common.mail.address import (
     AddressError,
@@ -20,6 +23,9 @@ from services.common.mail.address import (
 from services.common.mail.author import Authors
 from services.common.mail.body_hash import BodyHash
 from services.common.mail.message import HeaderBlock, from_addresses
+
+if TYPE_CHECKING:
+    from services.policy.dkim.verification import SignatureResult
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -100,6 +106,8 @@ class Mail:
             for d in body_digests
         }
         self._body = body
+        self.signatures: tuple[SignatureResult, ...] = ()
+        """Filled before the checks run."""
 
     @cached_property
     def authors(self) -> Authors:
@@ -108,15 +116,31 @@ class Mail:
 
     def body_digest(self, canonicalization: str, limit: int | None) -> BodyDigest | None:
         """The SHA-256 of the canonicalised body or of its first `limit` octets; None if unknown."""
-        key = (canonicalization, limit)
-        found = self._digests.get(key)
-        if found is None and self._body is not None and len(self._digests) < MAX_DIGESTS:
-            found = self._digests[key] = _digest(self._body, canonicalization, limit)
-        if found is None and limit is not None:
-            # A length that covers all of the body asks for the digest of all of it.
-            whole = self.body_digest(canonicalization, None)
-            return whole if whole is not None and whole.total_octets <= limit else None
-        return found
+        found = self._digests.get((canonicalization, limit))
+        if found is not None or limit is None:
+            return found
+        # A length that covers all of the body asks for the digest of all of it.
+        whole = self._digests.get((canonicalization, None))
+        return whole if whole is not None and whole.total_octets <= limit else None
+
+    async def hash_body(self, wanted: Iterable[tuple[str, int | None]]) -> None:
+        """Make the digests that are asked for, where the body is at hand; otherwise do nothing.
+
+        In a thread: a body of megabytes is work for tens of milliseconds.
+        """
+        if self._body is None:
+            return
+        missing = [key for key in dict.fromkeys(wanted) if key not in self._digests]
+        room = max(MAX_DIGESTS - len(self._digests), 0)
+        if missing and room:
+            made = await asyncio.to_thread(_digests, self._body, missing[:room])
+            self._digests |= made
+
+
+def _digests(
+    body: bytes, wanted: Iterable[tuple[str, int | None]]
+) -> dict[tuple[str, int | None], BodyDigest]:
+    return {(kind, limit): _digest(body, kind, limit) for kind, limit in wanted}
 
 
 def _digest(body: bytes, canonicalization: str, limit: int | None) -> BodyDigest:

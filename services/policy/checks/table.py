@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.policy.checks import from_mismatch, helo_mismatch, invalid_sender, spf_mismatch
+from services.policy.checks import (
+    dkim_invalid,
+    dkim_missing,
+    from_mismatch,
+    helo_mismatch,
+    invalid_sender,
+    spf_mismatch,
+)
 from services.policy.checks.check import Check
 from services.policy.subject import Envelope, Mail
 
@@ -16,7 +23,11 @@ ENVELOPE_CHECKS: tuple[Check[Envelope], ...] = (
 )
 """Known at RCPT: the session and the reverse-path."""
 
-MESSAGE_CHECKS: tuple[Check[Mail], ...] = (from_mismatch.CHECK,)
+MESSAGE_CHECKS: tuple[Check[Mail], ...] = (
+    dkim_invalid.CHECK,
+    dkim_missing.CHECK,
+    from_mismatch.CHECK,
+)
 """Known after DATA: the header and the body's digests."""
 
 CHECKS: Mapping[str, Check[Any]] = {

@@ -30,7 +30,7 @@ from prometheus_client import Histogram, Info
 from services.common import log
 from services.common.http import HttpServer
 from services.common.log import CRITICAL, INFO, WARNING, LogFormat, event
-from services.common.readiness import Readiness
+from services.common.readiness import Condition, Readiness
 from services.common.shutdown import CLOSE_SECONDS, Shutdown, Stage, StopCallback
 from services.common.start import ExitCode, StartError
 from services.common.tasks import Tasks
@@ -137,6 +137,7 @@ async def _live(process: Process, start: Start) -> ExitCode:
     _install_signals(stopping)
     asyncio.get_running_loop().set_exception_handler(_log_loop_error)
     readiness = Readiness()
+    started = readiness.require("start")  # before the first probe can come
     http = HttpServer(
         readiness, host=process.http_host, port=process.http_port, setting=process.http_setting
     )
@@ -153,7 +154,7 @@ async def _live(process: Process, start: Start) -> ExitCode:
             shutdown=shutdown,
             http_port=http.port,
         )
-        failed_start = await _work(context, tasks, start)
+        failed_start = await _work(context, start, started)
         event(_log, INFO, "stopping", reason=_reason(tasks, failed_start))
         if not await shutdown.run():
             _exit(ExitCode.FAILURE)  # the task group would wait for ever
@@ -170,10 +171,9 @@ def _reason(tasks: Tasks, failed_start: Exception | None) -> str:
     return "cannot start" if failed_start is not None else "told to stop"
 
 
-async def _work(context: Context, tasks: Tasks, start: Start) -> Exception | None:
+async def _work(context: Context, start: Start, started: Condition) -> Exception | None:
     """From the start to the first reason to stop; the reason, if it is that the start failed."""
-    started = context.readiness.require("start", reason="starting")
-    tasks.spawn("loop-lag", _measure_lag())
+    context.spawn("loop-lag", _measure_lag())
     try:
         await _start(start, context)
     except Exception as error:  # noqa: BLE001 - parts that did start are stopped in order
@@ -194,8 +194,8 @@ async def _start(start: Start, context: Context) -> None:
         stopped.cancel()
         if not starting.done():
             starting.cancel()
-            await asyncio.wait({starting})
-    if not starting.cancelled():
+            await asyncio.wait({starting}, timeout=CLOSE_SECONDS)
+    if starting.done() and not starting.cancelled():
         starting.result()
 
 

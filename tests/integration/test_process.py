@@ -201,7 +201,8 @@ async def test_busy_ports_are_named() -> None:
             )
             _, err = await second.communicate()
             assert second.returncode == 1
-            [line] = [entry for entry in map(json.loads, err.splitlines()) if "reason" in entry]
+            log = [json.loads(line) for line in err.splitlines()]
+            [line] = [line for line in log if line["level"] == "critical"]
             place = f"127.0.0.1:{ports[number]}"
             assert line["reason"].startswith(f"{setting}: {place} is in use")
 

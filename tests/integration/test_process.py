@@ -45,6 +45,11 @@ class Running:
             assert line, f"ended without saying {text!r}: {self.said}"
             self.said.append(line.decode().strip())
 
+    async def ready(self) -> None:
+        await self.until("started")
+        while "200 OK" not in await self.get("/readyz"):
+            pass
+
     async def ended(self) -> tuple[int, list[dict[str, Any]]]:
         """Exit code and log; every line of the log must be a JSON object."""
         out, err = await self.process.communicate()
@@ -85,7 +90,7 @@ async def running(scenario: str, *, rpc: bool = False) -> AsyncIterator[Running]
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signal_stops_in_order(number: signal.Signals) -> None:
     async with running("ordinary") as service:
-        await service.until("started")
+        await service.ready()
         service.process.send_signal(number)
         code, log = await service.ended()
     assert code == 0
@@ -105,8 +110,7 @@ async def test_load_balancers_get_time_to_notice() -> None:
         running("lag", rpc=True) as service,
         grpc.aio.insecure_channel(f"127.0.0.1:{service.rpc_port}") as channel,
     ):
-        await service.until("started")
-        assert "200 OK" in await service.get("/readyz")
+        await service.ready()
         health, ready, not_ready = health_pb2_grpc.HealthStub(channel), 1, 2
         watch = health.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == ready

@@ -141,11 +141,11 @@ def _print_recipient(recipient: record_pb2.Recipient) -> None:
 
 
 def _print_event(event: event_pb2.Event) -> None:
-    for line in _told(event):
+    for line in told(event):
         console.print(Text(f"{when(event.event_time)}  ", "dim").append(printable(line)))
 
 
-def _told(event: event_pb2.Event) -> Iterator[str]:
+def told(event: event_pb2.Event) -> Iterator[str]:
     """An event in words."""
     match event.WhichOneof("kind"):
         case "verdict":

@@ -72,7 +72,7 @@ class HttpServer:
         self._readiness = readiness
         self._setting = setting
         self._registry = registry
-        self._connections = 0
+        self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         # One thread: scrapes queue behind each other instead of multiplying their cost.
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -96,23 +96,31 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
             self._server = None
+        for connection in self._connections:
+            connection.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections)
         self._renderer.shutdown(wait=False, cancel_futures=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio logs an error when one that it makes is cancelled.
+        connection = asyncio.create_task(self._handle(reader, writer), name="http")
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_SECONDS + RENDER_SECONDS + LINGER_SECONDS):
                 await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client went away or was too slow; nothing is lost
         finally:
-            self._connections -= 1
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method = "GET"
         try:
-            if self._connections > MAX_CONNECTIONS:
+            if len(self._connections) > MAX_CONNECTIONS:
                 raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
             method, path, accept = await _request(reader)
             answer = await self._answer(method, path, accept)

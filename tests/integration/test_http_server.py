@@ -160,6 +160,20 @@ async def test_client_that_vanishes_leaves_nothing() -> None:
         assert (await get(server, "/healthz")).status == 200
 
 
+async def test_stop_drops_connections_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\n\r\n")
+        await reader.read()  # answered, and the server waits for us to close
+        half, other = await asyncio.open_connection(server.host, server.port)
+        assert (await get(server, "/healthz")).status == 200  # so the half one was taken up
+        await server.stop()
+        assert await half.read() == b""
+        writer.close()
+        other.close()
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
 class _Broken:
     def collect(self) -> Iterator[Metric]:
         raise RuntimeError("collector")

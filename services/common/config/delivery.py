@@ -4,34 +4,89 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from services.common.config.types import Duration, FilePath, Section
+from services.common.config.next_hop import SMTP_PORT, Host
+from services.common.config.types import Duration, FilePath, Network, Section
+
+SUBMISSION_PORT: Final = 587
+
+_Positive = Annotated[Duration, Field(gt=timedelta(0))]
 
 
 class Retry(Section):
     """When to try again, and when to give up."""
 
     max_retries: Annotated[int, Field(ge=0, le=10_000)] = 24
-    interval: Duration = timedelta(minutes=60)
+    """Retries after the first attempt; then the mail is given up and its sender told."""
+    interval: _Positive = timedelta(minutes=60)
+    """Time between attempts, give or take a little jitter."""
+    initial: _Positive | None = None
+    """Time before the first retry; it grows by `multiplier` up to `interval`. Blank: `interval`
+    from the beginning. `5m` suits destinations that greylist."""
+    multiplier: Annotated[float, Field(ge=1, le=100)] = 2
+    """How much longer each wait is than the one before, with `initial`."""
+    max_age: Duration = timedelta(0)
+    """A mail older than this is given up at its next failure, retries left or not. `0`: off."""
+    delay_notice_after: Duration = timedelta(hours=4)
+    """The sender of a mail that has waited for so long is told so, once. `0`: never."""
 
 
 class Smarthost(Section):
     """A mail exchange that takes everything that is not local."""
 
-    host: str = ""
+    host: Host = ""
+    """Its name or address. Blank: mail goes to the exchanges of its recipients' domains."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Blank: 25, or 587 with credentials."""
     username: str = ""
+    """Blank: no authentication."""
     password_file: FilePath | None = None
+    """Read anew at each session. Credentials are sent over TLS only."""
+    verify_certificate: bool = True
+    """With credentials, the host must show a certificate for its name. Without credentials nobody
+    is verified."""
+    ca_file: FilePath | None = None
+    """The authorities that may certify it, in PEM. Blank: those of the system."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Smarthost:
+        if bool(self.username) != bool(self.password_file):
+            raise ValueError("username and password_file belong together")
+        if self.username and not self.host:
+            raise ValueError("credentials need a host")
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (SUBMISSION_PORT if self.username else SMTP_PORT)
 
 
 class Dkim(Section):
     """Signing of outgoing mail."""
 
     enabled: bool = False
+    """Sign outgoing mail with the active keys of the domain in its From field."""
+
+
+class Concurrency(Section):
+    """How many sessions there are at a time, in one delivery process."""
+
+    initial: Annotated[int, Field(ge=1, le=1000)] = 5
+    """With one next hop, until it has shown that it copes with more."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 20
+    """With one next hop at most."""
+    total: Annotated[int, Field(ge=1, le=1000)] = 400
+    """Records in hand at most, for all next hops together."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Concurrency:
+        if not self.initial <= self.limit <= self.total:
+            raise ValueError("initial must not exceed limit, nor limit total")
+        return self
 
 
 class Delivery(Section):
@@ -40,10 +95,18 @@ class Delivery(Section):
     retry: Retry = Retry()
     smarthost: Smarthost = Smarthost()
     dkim: Dkim = Dkim()
+    concurrency: Concurrency = Concurrency()
     require_tls: bool = False
+    """Outgoing mail must be encrypted; for a next hop that cannot, it waits and is given up."""
+    allowed_networks: tuple[Network, ...] = ()
+    """Loopback, private and other special networks that a mail exchange found in the DNS may be in.
+    Next hops and smarthosts named in this file are allowed by being named."""
+    helo_name: Host = ""
+    """What sessions greet with. Blank: `smtp.hostname`."""
 
 
 class Mailbox(Section):
     """Local mailboxes."""
 
     directory: FilePath = Path("/var/mail/gatepost")
+    """Holds a Maildir for each account, `<domain>/<local part>/`, with `.Junk` in it for spam."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 from nats.aio.client import Client
@@ -62,7 +62,7 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._pulls = 0
 
-    async def pull(self, count: int, *, wait_s: float) -> AsyncIterator[Delivery]:
+    async def pull(self, count: int, *, wait_s: float) -> AsyncGenerator[Delivery, None]:
         """Ask for `count` messages and yield each as it comes; end after these or `wait_s` seconds.
 
         `wait_s` is at least two heartbeats; a server that is silent for so long is `Unavailable`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -166,7 +166,7 @@ class JetStream(Connection):
 
     async def follow(
         self, stream: str, subject_filter: str, *, since: datetime | None = None
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncGenerator[Stored, None]:
         """Messages as they come, in order, from a time on or from now on, until it is closed."""
         context = self.context_now()
         config = api.ConsumerConfig(deliver_policy=api.DeliverPolicy.NEW)

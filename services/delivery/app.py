@@ -1,0 +1,83 @@
+"""The process `gatepost delivery`: its parts, put together and started here and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from gatepost.keys.v1.keys_pb2_grpc import KeyServiceStub
+from gatepost.queue.v1.queue_pb2_grpc import add_QueueServiceServicer_to_server
+from services.common import app
+from services.common.app import Context, Process, Stage
+from services.common.config.model import Config
+from services.common.config.source import ConfigSource
+from services.common.jetstream import JetStream
+from services.common.log import LogFormat
+from services.common.wiring import open_channel, open_resolver, open_rpc_server, open_store
+from services.delivery.attempt import Attempts
+from services.delivery.events import Events
+from services.delivery.intake import Intake
+from services.delivery.ledger import Ledger
+from services.delivery.local import LocalDelivery
+from services.delivery.notifier import Notifier
+from services.delivery.queue_service import ACCESS, SERVICE, QueueService
+from services.delivery.remote import RemoteDelivery
+from services.delivery.signing import Signer
+from services.delivery.slots import Slots
+from services.delivery.worker import Worker
+
+
+def run(source: ConfigSource) -> int:
+    """Run the service until it is told to stop; the exit code."""
+    config = source.current
+    process = Process(
+        service="delivery",
+        http_host=config.services.delivery.http.host,
+        http_port=config.services.delivery.http.port,
+        http_setting="services.delivery.http",
+        log_level=config.log.level,
+        log_format=LogFormat(config.log.format),
+        grace=config.services.grace_period.total_seconds(),
+    )
+    return app.run(process, partial(_start, source=source))
+
+
+async def _start(context: Context, *, source: ConfigSource) -> None:
+    config = source.current
+    store = await open_store(context, config)
+    events = Events(store)
+    ledger = Ledger(store)
+    worker = Worker(
+        store,
+        source,
+        attempts=_attempts(context, source),
+        slots=Slots(lambda: source.current.delivery.concurrency, time.monotonic),
+        ledger=ledger,
+        notifier=Notifier(store, ledger, events, source),
+        events=events,
+    )
+    intake = Intake(store, worker.handle, room=lambda: source.current.delivery.concurrency.total)
+    context.on_stop(Stage.DRAIN, "records in hand", intake.drain)
+    await _serve(context, config, store)
+    context.spawn("config", source.follow())
+    context.spawn("intake", intake.run())
+
+
+def _attempts(context: Context, source: ConfigSource) -> Attempts:
+    config = source.current
+    resolver = open_resolver(config)
+    context.on_stop(Stage.CLOSE, "resolver", resolver.close)
+    remote = RemoteDelivery(source, resolver)
+    context.on_stop(Stage.CLOSE, "sessions", remote.close)
+    local = LocalDelivery()
+    context.on_stop(Stage.CLOSE, "mailboxes", local.close)
+    channel = open_channel(context, config, config.services.keys)
+    return Attempts(source, local=local, remote=remote, signer=Signer(KeyServiceStub(channel)))
+
+
+async def _serve(context: Context, config: Config, store: JetStream) -> None:
+    server = open_rpc_server(context, config)
+    server.add(
+        add_QueueServiceServicer_to_server, QueueService(store), service=SERVICE, table=ACCESS
+    )
+    await server.start()

@@ -1,0 +1,134 @@
+"""One attempt at a record, whatever its route: to mailboxes here, or signed and to a next hop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common.config.source import ConfigSource
+from services.common.jetstream import StoreError
+from services.common.log import ERROR, event
+from services.common.mail.reply import Reply
+from services.common.queue.record import (
+    mail_parameters,
+    pending,
+    recipient_parameters,
+)
+from services.delivery.content import Content, ContentError
+from services.delivery.local import LocalDelivery
+from services.delivery.outcome import Result, result_of
+from services.delivery.remote import RemoteDelivery
+from services.delivery.route import HopRoute, LocalRoute, MxRoute, Route
+from services.delivery.signing import Signer, SigningUnavailable
+from services.delivery.smtp.transaction import Addressee, Mail
+from services.delivery.smtp.wire import LineEnds
+
+CONTENT_UNREADABLE: Final = Reply(451, "4.3.0", "The content of the mail cannot be read just now")
+
+_log = logging.getLogger(__name__)
+
+
+class NotAttempted(Exception):
+    """Nothing was tried, and nothing is to be counted. The text says why, for people."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What came of an attempt."""
+
+    results: list[Result]
+    """One for each pending recipient, in their order."""
+    addresses: list[str] = field(default_factory=list)
+    next_hop: str = ""
+    tls_version: str = ""
+    failure: Reply | None = None
+    """Why the next hop could not be talked to at all; None if it could."""
+
+
+class Attempts:
+    """Makes attempts."""
+
+    def __init__(
+        self, source: ConfigSource, *, local: LocalDelivery, remote: RemoteDelivery, signer: Signer
+    ) -> None:
+        self._source = source
+        self._local = local
+        self._remote = remote
+        self._signer = signer
+
+    async def make(self, route: Route, record: QueuedMessage, content: Content) -> Attempt:
+        """Try to deliver to the pending recipients. Raises `NotAttempted`."""
+        recipients = pending(record)
+        addresses = [recipient.address for recipient in recipients]
+        try:
+            match route:
+                case LocalRoute(directory=directory):
+                    deposits = (
+                        self._local.deliver(directory, record, content, recipient)
+                        for recipient in recipients
+                    )
+                    return Attempt(list(await asyncio.gather(*deposits)), addresses)
+                case HopRoute() | MxRoute():
+                    return await self._outgoing(route, record, content)
+        except (ContentError, StoreError) as error:
+            event(_log, ERROR, "content cannot be read", reason=str(error))
+            return Attempt([result_of(CONTENT_UNREADABLE)] * len(recipients), addresses)
+
+    async def _outgoing(
+        self, route: HopRoute | MxRoute, record: QueuedMessage, content: Content
+    ) -> Attempt:
+        blocks = _on_the_wire(content)
+        if self._source.current.delivery.dkim.enabled:
+            try:
+                signatures = await self._signer.signatures(record, blocks)
+            except SigningUnavailable as error:
+                raise NotAttempted(f"cannot be signed just now: {error}") from error
+            if signatures:
+                blocks = _prefixed(signatures, blocks)
+        mail = Mail(
+            reverse_path=record.sender,
+            parameters=mail_parameters(record),
+            size=record.size,
+            blocks=blocks,
+        )
+        addressees = [
+            Addressee(recipient.address, recipient_parameters(recipient))
+            for recipient in pending(record)
+        ]
+        came = await self._remote.deliver(route, mail, list(dict.fromkeys(addressees)))
+        return Attempt(
+            [came.results[addressee] for addressee in addressees],
+            [addressee.address for addressee in addressees],
+            came.next_hop,
+            came.tls_version,
+            came.failure,
+        )
+
+
+Blocks = Callable[[], AsyncGenerator[bytes, None]]
+
+
+def _on_the_wire(content: Content) -> Blocks:
+    """The content with line ends as they may be sent, which is also what is signed."""
+
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        line_ends = LineEnds()
+        async for block in content.blocks():
+            yield line_ends.normalised(block)
+        if rest := line_ends.end():
+            yield rest
+
+    return blocks
+
+
+def _prefixed(head: bytes, rest: Blocks) -> Blocks:
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        yield head
+        async for block in rest():
+            yield block
+
+    return blocks

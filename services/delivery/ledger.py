@@ -1,0 +1,131 @@
+"""Changes of a record's place in the queue, in the only safe order: publish, then acknowledge.
+
+Guarantees: a record is removed only after whatever takes its place (the deferred record, the
+notification, the copy in DEAD) was acknowledged by the server; a step that fails is tried again
+until it succeeds or the process ends, and then the record is handed out anew. So nothing is lost,
+and a mail that was delivered is delivered again only if our word about it never arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, TypeVar
+
+from prometheus_client import Counter
+
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common.jetstream import Conflict, Delivery, JetStream, Outgoing, Refused, StoreError
+from services.common.log import ERROR, INFO, WARNING, event
+from services.common.queue.record import deferred
+from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, RecordKey, State
+from services.delivery import content
+
+FIRST_PAUSE_S: Final = 0.2
+MAX_PAUSE_S: Final = 10.0
+
+SUBJECT_HEADER: Final = "Gatepost-Subject"
+REASON_HEADER: Final = "Gatepost-Reason"
+
+DEAD = Counter(
+    "gatepost_delivery_dead_records_total", "Records set aside because they cannot be read."
+)
+SUPERSEDED = Counter(
+    "gatepost_delivery_superseded_records_total",
+    "Records handed out although a newer state was in the queue already; dropped.",
+)
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """The queue as a worker changes it."""
+
+    def __init__(self, store: JetStream) -> None:
+        self._store = store
+
+    async def is_superseded(self, delivery: Delivery, key: RecordKey) -> bool:
+        """Whether a newer state of this record is in the queue: only our acknowledgement was lost.
+
+        Raises `StoreError`.
+        """
+        states = await asyncio.gather(
+            *(self._store.last(QUEUE_STREAM, key.subject(state)) for state in State)
+        )
+        return any(found is not None and found.sequence > delivery.sequence for found in states)
+
+    async def finish(self, delivery: Delivery, record: QueuedMessage) -> None:
+        """Remove a record for which nothing is left to do, and its content."""
+        await self.remove(delivery)
+        try:
+            await content.remove(self._store, record)
+        except StoreError as error:
+            # The sweeper finds it.
+            event(_log, INFO, "content not removed yet", reason=str(error))
+
+    async def remove(self, delivery: Delivery) -> None:
+        """Acknowledge, until the server has noted it."""
+        await self.insist(delivery.ack, "acknowledge")
+
+    async def defer(self, delivery: Delivery, record: QueuedMessage, due: datetime) -> None:
+        """Put a record that was handed out back, to be handed out at a time."""
+        await self.insist(lambda: content.move_to_stream(self._store, record), "store the content")
+        await self.insist(lambda: self._publish_deferred(delivery, record, due), "defer")
+        await self.remove(delivery)
+
+    async def _publish_deferred(
+        self, delivery: Delivery, record: QueuedMessage, due: datetime
+    ) -> None:
+        message = deferred(record, due)
+        try:
+            await self._store.publish(message, expected_last_sequence=0)
+        except Conflict:
+            found = await self._store.last(QUEUE_STREAM, message.subject)
+            if found is not None and found.sequence > delivery.sequence:
+                return  # deferred already, by an attempt whose acknowledgement was lost
+            last = found.sequence if found is not None else 0
+            await self._store.publish(message, expected_last_sequence=last)
+
+    async def bury(self, delivery: Delivery, reason: str) -> None:
+        """Set a record that cannot be read aside, with its octets and the reason."""
+        message = Outgoing(
+            f"dead.{delivery.sequence}",
+            delivery.data,
+            {SUBJECT_HEADER: delivery.subject, REASON_HEADER: _header_value(reason)},
+        )
+        await self.insist(lambda: self._publish_dead(message), "set aside")
+        DEAD.inc()
+        event(_log, ERROR, "record set aside", subject=delivery.subject, reason=reason)
+        await self.remove(delivery)
+
+    async def _publish_dead(self, message: Outgoing) -> None:
+        try:
+            await self._store.publish(message, expected_last_sequence=0)
+        except Conflict:
+            found = await self._store.last(DEAD_STREAM, message.subject)
+            if found is None or found.data != message.data:
+                await self._store.publish(message)
+
+    async def insist(self, step: Callable[[], Awaitable[T]], what: str) -> T:
+        """Do a step until it succeeds. Raises `Refused`: that no waiting mends."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return await step()
+            except Refused:
+                raise
+            except StoreError as error:
+                event(
+                    _log, WARNING, "the queue cannot be changed yet", step=what, reason=str(error)
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_S)
+
+
+def _header_value(text: str) -> str:
+    """A NATS header is one line of ASCII."""
+    return " ".join(text.encode("ascii", "backslashreplace").decode("ascii").split())[:1000]

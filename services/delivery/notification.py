@@ -1,0 +1,254 @@
+"""What a sender is told about a mail: RFC 3464 (reports), RFC 6522 (multipart/report), RFC 3461 §6.
+
+A report has three parts: a text for people, the facts for programs, and the mail's header or, where
+RET=FULL asks for it and it is small, the mail. Its reverse-path is null, so that it is never
+answered by another (RFC 5321 §6.1). Everything that came from outside is made one printable line.
+Deviation: without RET the header is returned, not the mail (RFC 3461 §6.2 leaves the choice).
+An internationalized mail gets the types of RFC 6533.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Final
+
+from gatepost.queue.v1.record_pb2 import QueuedMessage, Recipient
+from services.common.mail.ids import notification_id
+from services.common.mail.message import folded
+from services.common.mail.printable import one_line
+from services.common.mail.xtext import XtextError, decode_xtext
+from services.common.queue.record import accept_time
+from services.delivery.decision import Action
+
+MAX_RETURNED_OCTETS: Final = 64 * 1024
+"""A mail that is longer is returned as its header, whatever RET says: reports are for people who
+wait for an answer, not for the transport of attachments back."""
+
+MAX_VALUE_OCTETS: Final = 900
+
+_SUBJECT: Final = {
+    Action.FAILED: "Undelivered mail: returned to sender",
+    Action.DELAYED: "Delayed mail: still being tried",
+    Action.DELIVERED: "Delivered mail",
+    Action.RELAYED: "Relayed mail",
+}
+_OPENING: Final = {
+    Action.FAILED: "Your message could not be delivered to the recipients below. "
+    "It will not be tried again.",
+    Action.DELAYED: "Your message has not been delivered yet to the recipients below. "
+    "You need not send it again: it will be tried further.",
+    Action.DELIVERED: "Your message was delivered to the recipients below.",
+    Action.RELAYED: "Your message was handed on to the recipients below. "
+    "Their mail system does not report deliveries, so this is the last you will hear of it.",
+}
+_REPORTS_OF_TRYING: Final = frozenset({Action.FAILED, Action.DELAYED})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A notification, ready to be queued."""
+
+    id: str
+    """The same for the same mail, recipients and action: it is queued only once."""
+    content: bytes
+
+
+def report_id(record: QueuedMessage, action: Action, recipients: Sequence[Recipient]) -> str:
+    """The id of the notification about these recipients."""
+    addresses = sorted(recipient.address for recipient in recipients)
+    return notification_id(record.message_id, action, record.destination, *addresses)
+
+
+def returns_all(record: QueuedMessage, action: Action) -> bool:
+    """Whether the report returns the whole mail and not its header alone."""
+    return action is Action.FAILED and record.ret == "FULL" and record.size <= MAX_RETURNED_OCTETS
+
+
+def make_report(
+    record: QueuedMessage,
+    action: Action,
+    recipients: Sequence[Recipient],
+    *,
+    returned: bytes,
+    hostname: str,
+    now: datetime,
+    give_up: datetime | None = None,
+) -> Report:
+    """The notification about recipients of a mail.
+
+    `returned` is the mail or its header, as `returns_all` says; `give_up` is for a delay: until
+    when the mail is tried.
+    """
+    identity = report_id(record, action, recipients)
+    boundary = f"={hashlib.sha256(identity.encode()).hexdigest()[:32]}="
+    utf8 = _is_internationalized(record, recipients, returned)
+    whole = returns_all(record, action)
+    parts = [
+        _part("text/plain; charset=utf-8", _text(record, action, recipients, hostname, give_up)),
+        _part(
+            "message/global-delivery-status" if utf8 else "message/delivery-status",
+            _facts(record, action, recipients, hostname=hostname, give_up=give_up, utf8=utf8),
+        ),
+        _part(_returned_type(whole=whole, utf8=utf8), returned),
+    ]
+    opening = f"--{boundary}\r\n".encode()
+    body = b"".join(opening + part for part in parts) + f"--{boundary}--\r\n".encode()
+    header = _header(record, action, identity, boundary, hostname=hostname, now=now)
+    return Report(identity, header + b"\r\n" + body)
+
+
+def _header(
+    record: QueuedMessage,
+    action: Action,
+    identity: str,
+    boundary: str,
+    *,
+    hostname: str,
+    now: datetime,
+) -> bytes:
+    sender = record.sender
+    fields = [
+        folded("Date", format_datetime(now)),
+        folded("From", f"Mail delivery <postmaster@{hostname}>"),
+        folded("To", f"<{sender}>", utf8=not sender.isascii()),
+        folded("Subject", _SUBJECT[action]),
+        folded("Message-ID", f"<{identity}@{hostname}>"),
+        folded("Auto-Submitted", "auto-replied"),
+        folded("MIME-Version", "1.0"),
+        folded(
+            "Content-Type",
+            "multipart/report;",
+            "report-type=delivery-status;",
+            f'boundary="{boundary}"',
+        ),
+    ]
+    return b"".join(fields)
+
+
+def _part(content_type: str, content: bytes) -> bytes:
+    encoding = "7bit" if content.isascii() else "8bit"
+    head = f"Content-Type: {content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+    return head.encode() + content.removesuffix(b"\r\n") + b"\r\n\r\n"
+
+
+def _returned_type(*, whole: bool, utf8: bool) -> str:
+    if utf8:
+        return "message/global" if whole else "message/global-headers"
+    return "message/rfc822" if whole else "text/rfc822-headers"
+
+
+def _text(
+    record: QueuedMessage,
+    action: Action,
+    recipients: Sequence[Recipient],
+    hostname: str,
+    give_up: datetime | None,
+) -> bytes:
+    lines = [f"This is the mail system at {hostname}.", "", _OPENING[action]]
+    if give_up is not None:
+        lines.append(f"It is given up if it cannot be delivered until {format_datetime(give_up)}.")
+    for recipient in recipients:
+        lines += ["", f"  {_clean(recipient.original_address or recipient.address)}"]
+        if action in _REPORTS_OF_TRYING and recipient.HasField("last_status"):
+            lines.append(f"    {_said(recipient)}")
+    lines += ["", f"Message id: {record.message_id}, attempts: {record.attempts}", ""]
+    return "\r\n".join(_wrapped(lines)).encode()
+
+
+def _said(recipient: Recipient) -> str:
+    status = recipient.last_status
+    reply = status.reply
+    said = _clean(f"{reply.code} {reply.enhanced_code} {reply.text}")
+    return f"{_clean(status.next_hop)} said: {said}" if status.next_hop else said
+
+
+def _facts(
+    record: QueuedMessage,
+    action: Action,
+    recipients: Sequence[Recipient],
+    *,
+    hostname: str,
+    give_up: datetime | None,
+    utf8: bool,
+) -> bytes:
+    fields = []
+    if envid := _decoded(record.envid):
+        fields.append(_field("Original-Envelope-Id", envid))
+    fields.append(_field("Reporting-MTA", f"dns; {hostname}"))
+    fields.append(_field("Arrival-Date", format_datetime(accept_time(record))))
+    groups = (_recipient_facts(each, action, give_up=give_up, utf8=utf8) for each in recipients)
+    return b"\r\n".join([b"".join(fields), *groups])
+
+
+def _recipient_facts(
+    recipient: Recipient, action: Action, *, give_up: datetime | None, utf8: bool
+) -> bytes:
+    kind = "utf-8" if utf8 else "rfc822"
+    fields = []
+    if original := _original_recipient(recipient):
+        fields.append(_field("Original-Recipient", original, utf8=utf8))
+    fields.append(_field("Final-Recipient", f"{kind}; {recipient.address}", utf8=utf8))
+    fields.append(_field("Action", action))
+    fields.append(_field("Status", _status_code(recipient, action)))
+    status = recipient.last_status
+    if status.next_hop:
+        host = status.next_hop.partition("[")[0] or status.next_hop
+        fields.append(_field("Remote-MTA", f"dns; {host}"))
+        reply = status.reply
+        diagnostic = f"smtp; {reply.code} {reply.enhanced_code} {reply.text}"
+        fields.append(_field("Diagnostic-Code", diagnostic, utf8=utf8))
+    if recipient.HasField("last_status"):
+        tried = status.attempt_time.ToDatetime(tzinfo=UTC)
+        fields.append(_field("Last-Attempt-Date", format_datetime(tried)))
+    if give_up is not None:
+        fields.append(_field("Will-Retry-Until", format_datetime(give_up)))
+    return b"".join(fields)
+
+
+def _status_code(recipient: Recipient, action: Action) -> str:
+    """RFC 3463. A mail that is given up after temporary failures keeps the code of the last one."""
+    if action in _REPORTS_OF_TRYING:
+        return recipient.last_status.reply.enhanced_code or "4.0.0"
+    return "2.0.0"
+
+
+def _original_recipient(recipient: Recipient) -> str:
+    kind, _, address = recipient.orcpt.partition(";")
+    decoded = _decoded(address, utf8=kind.lower() == "utf-8")
+    return f"{_clean(kind)}; {decoded}" if decoded else ""
+
+
+def _decoded(xtext: str, *, utf8: bool = False) -> str:
+    try:
+        return _clean(decode_xtext(xtext, utf8=utf8)) if xtext else ""
+    except XtextError:
+        return ""
+
+
+def _field(name: str, value: str, *, utf8: bool = False) -> bytes:
+    return folded(name, _clean(value), utf8=utf8)
+
+
+def _clean(text: str) -> str:
+    return one_line(text, limit=MAX_VALUE_OCTETS)
+
+
+def _wrapped(lines: Sequence[str]) -> list[str]:
+    """Lines that fit a terminal, with what is indented still so."""
+    wrapped = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip(" ")))
+        wrapped += textwrap.wrap(line, 76, subsequent_indent=indent) or [""]
+    return wrapped
+
+
+def _is_internationalized(
+    record: QueuedMessage, recipients: Sequence[Recipient], returned: bytes
+) -> bool:
+    paths = [record.sender, *(recipient.address for recipient in recipients)]
+    return not all(map(str.isascii, paths)) or (record.smtputf8 and not returned.isascii())

@@ -1,0 +1,186 @@
+"""One attempt at the next hops of a route: hosts in their order, sessions, one transaction.
+
+RFC 5321 §5.1 (order, several addresses). Guarantees: every addressee has a result in the end;
+before the dot the next host is tried, after it none; without TLS only where TLS is not demanded,
+and then only after it could not be had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.common.config.model import Config
+from services.common.config.next_hop import HopProtocol
+from services.common.config.source import ConfigSource
+from services.common.dns import Resolver
+from services.common.log import INFO, event
+from services.common.mail.reply import Reply
+from services.delivery.exchanges import Host, NoExchange, hosts_of_domain, hosts_of_hop
+from services.delivery.outcome import Result, result_of
+from services.delivery.route import HopRoute, MxRoute
+from services.delivery.smtp.failure import Failure, SessionFailed
+from services.delivery.smtp.pool import SessionPool
+from services.delivery.smtp.session import Credentials, Patience, Peer, Session, Tls, open_session
+from services.delivery.smtp.transaction import Addressee, Mail, transact
+
+NO_CREDENTIALS: Final = Reply(451, "4.7.8", "The password for the smarthost cannot be read")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class RemoteAttempt:
+    """What came of it."""
+
+    results: dict[Addressee, Result] = field(default_factory=dict)
+    next_hop: str = ""
+    """The last host that was asked; empty if there was none."""
+    tls_version: str = ""
+    failure: Reply | None = None
+    """Why no host could be talked to at all; None if one could."""
+
+
+class RemoteDelivery:
+    """Delivers over SMTP and LMTP."""
+
+    def __init__(
+        self, source: ConfigSource, resolver: Resolver, *, patience: Patience | None = None
+    ) -> None:
+        self._source = source
+        self._resolver = resolver
+        self._patience = patience or Patience()
+        self._pool = SessionPool()
+
+    async def deliver(
+        self, route: HopRoute | MxRoute, mail: Mail, addressees: Sequence[Addressee]
+    ) -> RemoteAttempt:
+        """Try to deliver. Raises what `mail.blocks` raises."""
+        attempt = RemoteAttempt()
+        try:
+            peers = await self._peers(route)
+        except NoExchange as error:
+            event(_log, INFO, "no next hop", route=route.key, reason=str(error))
+            attempt.results.update(dict.fromkeys(addressees, result_of(error.reply)))
+            return attempt
+        failures: list[SessionFailed] = []
+        for peer in peers:
+            left = [each for each in addressees if each not in attempt.results]
+            if not left:
+                break
+            try:
+                await self._at(peer, mail, left, attempt)
+            except SessionFailed as error:
+                failures.append(error)
+                event(_log, INFO, "session failed", next_hop=peer, reason=str(error))
+        self._conclude(attempt, addressees, failures, len(peers))
+        return attempt
+
+    async def close(self) -> None:
+        """End the sessions that are kept open."""
+        await self._pool.close()
+
+    async def _at(
+        self, peer: Peer, mail: Mail, left: list[Addressee], attempt: RemoteAttempt
+    ) -> None:
+        """Try one host; a session that was kept may have died, so then a new one is tried too."""
+        attempt.next_hop = str(peer)
+        kept = self._pool.take(peer)
+        if kept is not None:
+            try:
+                await self._use(kept, mail, left, attempt)
+            except SessionFailed:
+                left = [each for each in left if each not in attempt.results]
+            else:
+                return
+        if left:
+            await self._use(await self._open(peer), mail, left, attempt)
+
+    async def _use(
+        self, session: Session, mail: Mail, left: list[Addressee], attempt: RemoteAttempt
+    ) -> None:
+        attempt.tls_version = session.tls_version
+        await transact(session, mail, left, attempt.results)
+        self._pool.give(session)
+
+    async def _open(self, peer: Peer) -> Session:
+        config = self._source.current
+        helo = config.delivery.helo_name or config.smtp.hostname
+        try:
+            return await open_session(peer, helo=helo, patience=self._patience)
+        except SessionFailed as error:
+            if error.kind is not Failure.TLS or peer.tls is not Tls.OPPORTUNISTIC:
+                raise
+        # It offers TLS and cannot do it. Nobody demanded TLS, so the alternative is no mail.
+        clear = dataclasses.replace(peer, tls=Tls.OFF)
+        return await open_session(clear, helo=helo, patience=self._patience)
+
+    async def _peers(self, route: HopRoute | MxRoute) -> list[Peer]:
+        config = self._source.current
+        if isinstance(route, MxRoute):
+            hosts = await hosts_of_domain(
+                self._resolver,
+                route.domain,
+                own_name=config.smtp.hostname,
+                allowed=config.delivery.allowed_networks,
+            )
+            return [_mx_peer(host, config) for host in hosts]
+        hosts = await hosts_of_hop(self._resolver, route.hop)
+        credentials = _credentials(route)
+        return [_hop_peer(host, route, config, credentials) for host in hosts]
+
+    def _conclude(
+        self,
+        attempt: RemoteAttempt,
+        addressees: Sequence[Addressee],
+        failures: list[SessionFailed],
+        peers: int,
+    ) -> None:
+        """Give a result to those who have none, and note if nobody could be talked to."""
+        left = [each for each in addressees if each not in attempt.results]
+        if not failures:
+            return
+        # A refusal at the greeting is final only if every host refuses (RFC 7504 §4).
+        temporary = [error for error in failures if not error.reply.is_permanent]
+        reply = (temporary or failures)[-1].reply
+        attempt.results.update(dict.fromkeys(left, result_of(reply, attempt.next_hop)))
+        if len(failures) == peers:
+            attempt.failure = reply
+
+
+def _mx_peer(host: Host, config: Config) -> Peer:
+    tls = Tls.REQUIRED if config.delivery.require_tls else Tls.OPPORTUNISTIC
+    return Peer(name=host.name, address=host.address, tls=tls)
+
+
+def _hop_peer(host: Host, route: HopRoute, config: Config, credentials: Credentials | None) -> Peer:
+    smarthost = config.delivery.smarthost
+    lmtp = route.hop.protocol is HopProtocol.LMTP
+    if credentials is not None:
+        tls = Tls.VERIFIED if smarthost.verify_certificate else Tls.REQUIRED
+    else:
+        demanded = config.delivery.require_tls and not lmtp
+        tls = Tls.REQUIRED if demanded else Tls.OPPORTUNISTIC
+    return Peer(
+        name=host.name,
+        address=host.address,
+        port=route.hop.port,
+        lmtp=lmtp,
+        tls=tls,
+        credentials=credentials,
+        ca_file=smarthost.ca_file if tls is Tls.VERIFIED else None,
+    )
+
+
+def _credentials(route: HopRoute) -> Credentials | None:
+    """The credentials of a smarthost, read anew: they may have been exchanged."""
+    if not route.username or route.password_file is None:
+        return None
+    try:
+        password = route.password_file.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoExchange(NO_CREDENTIALS, f"{route.password_file}: {error}") from error
+    return Credentials(route.username, password)

@@ -1,0 +1,174 @@
+"""How many attempts at one next hop may run at a time, and what becomes of those that must wait.
+
+Each next hop has a window: it begins with `initial`, grows while attempts succeed, up to `limit`,
+and halves when a session fails. A record that finds the window full waits in hand if its turn will
+come within `MAX_WAIT_S`; otherwise it is to be parked in the queue until about when its turn comes,
+so that a slow or dead place holds nothing that others need. A next hop that does not answer, or
+says that it does not want us now, is left alone for a while that doubles with each failure.
+
+Pure but for the futures of those who wait; the time is passed in. One per process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import Gauge
+
+from services.common.config.delivery import Concurrency
+from services.common.mail.reply import Reply
+
+MAX_WAIT_S: Final = 2.0
+"""A record in hand occupies one of the places that fresh mail for others needs."""
+
+MIN_PARK_S: Final = 1.0
+MAX_PARK_S: Final = 300.0
+"""A guess of when the turn comes is wrong in the end; later than this is too late to find out."""
+
+FIRST_BACKOFF_S: Final = 5.0
+MAX_BACKOFF_S: Final = 300.0
+
+_UNKNOWN_ATTEMPT_S: Final = 1.0
+"""What an attempt is taken to last before the first has ended."""
+
+_SMOOTHING: Final = 0.2
+_FORGET_AFTER_S: Final = 600.0
+_MAX_IDLE_PLACES: Final = 10_000
+
+ACTIVE = Gauge("gatepost_delivery_sessions_active", "Attempts at next hops that run now.")
+WAITING = Gauge("gatepost_delivery_slots_waiting", "Records in hand that wait for their turn.")
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """No turn for now: try again after so many seconds."""
+
+    seconds: float
+    failure: Reply | None = None
+    """What the last session failed with, if the next hop is left alone because of that."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """What is known of one next hop. Times are those of a monotonic clock, in seconds."""
+
+    window: float
+    active: int = 0
+    attempt_s: float = _UNKNOWN_ATTEMPT_S
+    failures: int = 0
+    left_alone_until: float = 0.0
+    failure: Reply | None = None
+    parked_until: float = 0.0  # when the last one that was parked will have had its turn
+    used: float = 0.0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    @property
+    def rate(self) -> float:
+        """Attempts in a second, if all of the window is used."""
+        return max(1.0, self.window) / max(self.attempt_s, 0.001)
+
+
+class Slots:
+    """The windows of all next hops."""
+
+    def __init__(self, settings: Callable[[], Concurrency], clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._places: dict[str, _Place] = {}
+
+    async def take(self, key: str) -> Parked | None:
+        """Wait for a turn at a next hop, shortly. None: go, and `give` afterwards."""
+        now = self._clock()
+        place = self._place(key, now)
+        if place.left_alone_until > now:
+            return Parked(self._turn(place, place.left_alone_until, now), place.failure)
+        if place.active < int(place.window) and not place.waiting:
+            self._begin(place)
+            return None
+        if (len(place.waiting) + 1) / place.rate > MAX_WAIT_S:
+            return Parked(self._turn(place, now, now))
+        await self._wait(place)
+        return None
+
+    def give(self, key: str, seconds: float, *, failure: Reply | None) -> None:
+        """An attempt has ended after `seconds`; `failure` if no session could be had."""
+        now = self._clock()
+        place = self._place(key, now)
+        place.active -= 1
+        ACTIVE.dec()
+        settings = self._settings()
+        if failure is None:
+            place.attempt_s += _SMOOTHING * (seconds - place.attempt_s)
+            place.window = min(float(settings.limit), place.window + 1 / place.window)
+            place.failures, place.failure = 0, None
+        else:
+            place.window = max(1.0, place.window / 2)
+            self._leave_alone(place, failure, now)
+        self._wake(place)
+
+    def left_alone(self, key: str) -> bool:
+        """Whether a next hop is not to be tried just now."""
+        place = self._places.get(key)
+        return place is not None and place.left_alone_until > self._clock()
+
+    def _leave_alone(self, place: _Place, failure: Reply, now: float) -> None:
+        if place.left_alone_until > now:
+            return  # one of those that were under way when the first failed
+        place.failures += 1
+        place.failure = failure
+        wait = FIRST_BACKOFF_S * 2 ** min(place.failures - 1, 16)
+        place.left_alone_until = now + min(wait, MAX_BACKOFF_S)
+
+    def _turn(self, place: _Place, begin: float, now: float) -> float:
+        """Seconds until one more record may have its turn, which is then taken."""
+        place.parked_until = max(place.parked_until, begin) + 1 / place.rate
+        seconds = place.parked_until - now
+        if seconds > MAX_PARK_S:
+            # Those beyond come back together and ask again; the guess starts anew from there.
+            place.parked_until = now + MAX_PARK_S
+            seconds = MAX_PARK_S
+        return max(MIN_PARK_S, seconds)
+
+    def _begin(self, place: _Place) -> None:
+        place.active += 1
+        ACTIVE.inc()
+
+    async def _wait(self, place: _Place) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        place.waiting.append(turn)
+        WAITING.inc()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                place.active -= 1
+                ACTIVE.dec()
+                self._wake(place)
+            raise
+        finally:
+            WAITING.dec()
+
+    def _wake(self, place: _Place) -> None:
+        while place.waiting and place.active < int(place.window):
+            turn = place.waiting.popleft()
+            if not turn.done():
+                self._begin(place)
+                turn.set_result(None)
+
+    def _place(self, key: str, now: float) -> _Place:
+        place = self._places.get(key)
+        if place is None:
+            if len(self._places) >= _MAX_IDLE_PLACES:
+                self._forget(now)
+            place = self._places[key] = _Place(window=float(self._settings().initial))
+        place.used = now
+        return place
+
+    def _forget(self, now: float) -> None:
+        for key, place in list(self._places.items()):
+            if not place.active and not place.waiting and now - place.used > _FORGET_AFTER_S:
+                del self._places[key]

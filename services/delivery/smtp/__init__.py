@@ -1,0 +1,1 @@
+"""SMTP and LMTP as a client: connection, dialogue, the form of content on the wire."""

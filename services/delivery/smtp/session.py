@@ -1,0 +1,243 @@
+"""A session with a next hop up to the point where mail can be sent, and its end.
+
+RFC 5321 §3.1, §3.2, §4.1.1.1 (greeting, EHLO, HELO), RFC 3207 (STARTTLS), RFC 4954 (AUTH),
+RFC 2033 (LMTP).
+
+Guarantees: with `Tls.REQUIRED` nothing of a mail is said in clear; credentials are sent over TLS
+only; what was offered before the handshake is forgotten after it.
+
+Life cycle: `open_session` → any number of transactions (transaction.py) → `quit`, or `abort` after
+a `SessionFailed`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import Counter
+
+from services.common.dns import IPAddress
+from services.common.mail.reply import Reply
+from services.delivery.smtp.connection import Connection
+from services.delivery.smtp.failure import Failure, SessionFailed
+from services.delivery.smtp.tls_context import unverified, verifying
+
+TLS = Counter(
+    "gatepost_delivery_tls_sessions_total",
+    "Sessions with next hops, by what became of encryption.",
+    ["result"],  # TLSv1.2, TLSv1.3, clear, failed
+)
+
+_KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+
+
+class Tls(StrEnum):
+    """What is demanded of a session."""
+
+    VERIFIED = "verified"
+    """Encrypted, by a host that shows a certificate for its name."""
+    REQUIRED = "required"
+    OPPORTUNISTIC = "opportunistic"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to wait for what, in seconds (RFC 5321 §4.5.3.2)."""
+
+    connect: float = 30.0
+    """The kernel's own limit would be two minutes, and there may be more addresses to try."""
+    greeting: float = 300.0
+    command: float = 300.0
+    data: float = 120.0
+    block: float = 180.0
+    end_of_data: float = 600.0
+    """The peer may be storing the mail: giving up early makes duplicates."""
+    quit: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who we are to a smarthost."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.username!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Whom to talk to and how."""
+
+    name: str
+    """The host's name; its address if it has none."""
+    address: IPAddress
+    port: int = 25
+    lmtp: bool = False
+    tls: Tls = Tls.OPPORTUNISTIC
+    credentials: Credentials | None = None
+    ca_file: Path | None = None
+    """For `Tls.VERIFIED`: who may certify; None for the authorities of the system."""
+
+    def __str__(self) -> str:
+        place = f"[{self.address}]:{self.port}"
+        return place if self.name == str(self.address) else f"{self.name}{place}"
+
+
+class Session:
+    """An open session. Made by `open_session`."""
+
+    def __init__(self, connection: Connection, peer: Peer, patience: Patience) -> None:
+        self.connection = connection
+        self.peer = peer
+        self.patience = patience
+        self.extensions: Mapping[str, str] = {}
+        """EHLO keywords in upper case, each with its parameters."""
+        self.mails = 0
+        """How many mails were sent here."""
+
+    @property
+    def tls_version(self) -> str:
+        """For example "TLSv1.3"; empty without TLS."""
+        return self.connection.tls_version
+
+    async def command(self, line: str, *, limit_s: float | None = None) -> Reply:
+        """Say one line. A 421 ends the session: it is raised as `SessionFailed`."""
+        reply = await self.connection.command(line, limit_s=limit_s or self.patience.command)
+        return going_on(reply)
+
+    async def quit(self) -> None:
+        """End in order. Never raises."""
+        try:
+            await self.connection.command("QUIT", limit_s=self.patience.quit)
+        except SessionFailed:
+            self.connection.abort()
+        else:
+            await self.connection.close(limit_s=self.patience.quit)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self.connection.abort()
+
+
+def going_on(reply: Reply) -> Reply:
+    """The reply, unless it says that the peer closes the session (RFC 5321 §3.8)."""
+    if reply.code == 421:
+        raise SessionFailed(Failure.CLOSING, "the next hop closes the session", reply=reply)
+    return reply
+
+
+async def open_session(peer: Peer, *, helo: str, patience: Patience, source: str = "") -> Session:
+    """Connect, greet, encrypt and authenticate as `peer` says. Raises `SessionFailed`."""
+    connection = await Connection.connect(
+        peer.address, peer.port, limit_s=patience.connect, source=source
+    )
+    session = Session(connection, peer, patience)
+    try:
+        greeting = await connection.reply("the connection", limit_s=patience.greeting)
+        if not greeting.is_success:
+            raise SessionFailed(Failure.CLOSING, "the next hop greets with no", reply=greeting)
+        await _hello(session, helo)
+        await _encrypt(session, helo)
+        if peer.credentials is not None:
+            await _authenticate(session, peer.credentials)
+    except BaseException:
+        connection.abort()
+        raise
+    TLS.labels(session.tls_version or "clear").inc()
+    return session
+
+
+async def _hello(session: Session, helo: str) -> None:
+    verb = "LHLO" if session.peer.lmtp else "EHLO"
+    reply, lines = await session.connection.dialogue(
+        f"{verb} {helo}", limit_s=session.patience.command
+    )
+    going_on(reply)
+    if reply.is_success:
+        session.extensions = parse_extensions(lines)
+        return
+    if reply.is_permanent and not session.peer.lmtp:
+        reply = await session.command(f"HELO {helo}")
+        session.extensions = {}
+    if not reply.is_success:
+        raise SessionFailed(Failure.CLOSING, "the next hop does not greet us", reply=reply)
+
+
+def parse_extensions(lines: list[bytes]) -> dict[str, str]:
+    """The keywords of an EHLO reply, without its first line; what is no keyword is left out."""
+    found = {}
+    for line in lines[1:]:
+        keyword, _, parameters = line[4:].decode("ascii", "replace").strip().partition(" ")
+        if _KEYWORD.fullmatch(keyword):
+            found[keyword.upper()] = parameters.strip()
+    return found
+
+
+async def _encrypt(session: Session, helo: str) -> None:
+    peer = session.peer
+    if peer.tls is Tls.OFF:
+        return
+    if "STARTTLS" in session.extensions:
+        reply = await session.command("STARTTLS")
+        if reply.is_success:
+            await _handshake(session)
+            await _hello(session, helo)
+            return
+    else:
+        reply = None
+    if peer.tls is not Tls.OPPORTUNISTIC:
+        TLS.labels("failed").inc()
+        said = f"it answers STARTTLS with {reply}" if reply else "it does not offer STARTTLS"
+        raise SessionFailed(Failure.TLS, f"the next hop must encrypt, and {said}")
+
+
+async def _handshake(session: Session) -> None:
+    peer = session.peer
+    verified = peer.tls is Tls.VERIFIED
+    # Who has no name is known by its address; SNI then stays away by itself (RFC 6066 §3).
+    name = peer.name if verified or peer.name != str(peer.address) else ""
+    try:
+        context = verifying(peer.ca_file) if verified else unverified()
+        await session.connection.start_tls(
+            context, server_name=name, limit_s=session.patience.command
+        )
+    except OSError as error:
+        TLS.labels("failed").inc()
+        text = f"the authorities cannot be read: {error.strerror or error}"
+        raise SessionFailed(Failure.TLS, text) from error
+    except SessionFailed:
+        TLS.labels("failed").inc()
+        raise
+    session.extensions = {}
+
+
+async def _authenticate(session: Session, credentials: Credentials) -> None:
+    if not session.tls_version:
+        raise SessionFailed(Failure.AUTH, "credentials are not sent without TLS")
+    mechanisms = session.extensions.get("AUTH", "").upper().split()
+    if "PLAIN" in mechanisms:
+        token = f"\0{credentials.username}\0{credentials.password}"
+        reply = await session.command(f"AUTH PLAIN {_base64(token)}")
+    elif "LOGIN" in mechanisms:
+        reply = await session.command("AUTH LOGIN")
+        for answer in (credentials.username, credentials.password):
+            if reply.code == 334:
+                reply = await session.command(_base64(answer))
+    else:
+        raise SessionFailed(Failure.AUTH, "the smarthost offers neither AUTH PLAIN nor LOGIN")
+    if not reply.is_success:
+        # Whoever mistypes a password must not bounce all mail: it waits until that is mended.
+        raise SessionFailed(Failure.AUTH, f"the smarthost refuses our credentials: {reply}")
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode("ascii")

@@ -1,0 +1,235 @@
+"""The life of one record in hand, from the consumer to the acknowledgement.
+
+    read → still the newest state? → route → a turn at the next hop → attempt → decide → tell → put
+    back └ none soon: parked, which counts no attempt
+
+Guarantees: whatever goes wrong in here, the record is either finished, put back with a time, set
+aside as unreadable, or left unacknowledged, and then it is handed out again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common import log
+from services.common.config.source import ConfigSource
+from services.common.jetstream import Delivery, JetStream
+from services.common.log import ERROR, INFO, WARNING, event
+from services.common.mail.reply import Reply
+from services.common.queue.record import accept_time, pending, read_record
+from services.common.queue.subjects import RecordKey, parse_record_subject
+from services.delivery.attempt import Attempt, Attempts, NotAttempted
+from services.delivery.content import Content
+from services.delivery.decision import Decision, decide
+from services.delivery.events import Events
+from services.delivery.ledger import SUPERSEDED, Ledger
+from services.delivery.notifier import Notifier
+from services.delivery.outcome import Outcome, Result, result_of
+from services.delivery.retry import horizon
+from services.delivery.route import LocalRoute, Route, route_of
+from services.delivery.slots import Parked, Slots
+
+FRESH_S: Final = 1.0
+"""A record that was handed out this soon after it was stored cannot have been in hand before: a
+server that forgot so in a crash takes longer to come back."""
+
+UNSIGNED_PAUSE: Final = timedelta(seconds=60)
+"""How long mail waits for `keys`, which is down or misconfigured; no attempt is counted."""
+
+ATTEMPTS = Counter(
+    "gatepost_delivery_attempts_total",
+    "Results of attempts, one for each recipient.",
+    ["route", "outcome"],  # local, relay, smarthost, mx; delivered, temporary, permanent
+)
+ATTEMPT_SECONDS = Histogram(
+    "gatepost_delivery_attempt_seconds",
+    "Time of an attempt, from its turn to its result.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+QUEUE_SECONDS = Histogram(
+    "gatepost_delivery_queue_seconds",
+    "Time from acceptance to delivery, of each recipient that was delivered to.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 3600, 14400, 86400),
+)
+PARKED = Counter(
+    "gatepost_delivery_parked_total",
+    "Records put back without an attempt, by what they wait for.",
+    ["reason"],  # busy, failing, suspended, unsigned
+)
+
+BUSY: Final = "waits for its turn at the next hop"
+FAILING: Final = "the next hop is left alone for a while"
+INTERNAL: Final = Reply(451, "4.3.0", "An internal error; it is in the log of delivery")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """A record in hand, with what belongs to it."""
+
+    delivery: Delivery
+    key: RecordKey
+    record: QueuedMessage
+    content: Content
+    route: Route
+
+
+class Worker:
+    """Handles records. One per process; any number of records at a time."""
+
+    def __init__(
+        self,
+        store: JetStream,
+        source: ConfigSource,
+        *,
+        attempts: Attempts,
+        slots: Slots,
+        ledger: Ledger,
+        notifier: Notifier,
+        events: Events,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._attempts = attempts
+        self._slots = slots
+        self._ledger = ledger
+        self._notifier = notifier
+        self._events = events
+        self._now = now
+
+    async def handle(self, delivery: Delivery) -> None:
+        """See to one record. Raises `StoreError` and others: it is then handed out again."""
+        try:
+            _, key = parse_record_subject(delivery.subject)
+            record = read_record(delivery.data, key)
+        except ValueError as error:
+            await self._ledger.bury(delivery, str(error))
+            return
+        with log.message(key.message_id):
+            await self._handle(delivery, key, record)
+
+    async def _handle(self, delivery: Delivery, key: RecordKey, record: QueuedMessage) -> None:
+        if self._may_be_old(delivery) and await self._ledger.is_superseded(delivery, key):
+            SUPERSEDED.inc()
+            event(_log, INFO, "record superseded", destination=key.destination)
+            await self._ledger.remove(delivery)
+            return
+        route = route_of(self._source.current, key.destination)
+        hand = Hand(delivery, key, record, Content(self._store, record), route)
+        if isinstance(route, LocalRoute):
+            await self._attempt(hand)
+            return
+        parked = await self._slots.take(route.key)
+        if parked is not None:
+            await self._park(hand, parked)
+            return
+        started = time.monotonic()
+        failure = None
+        try:
+            failure = await self._attempt(hand)
+        finally:
+            self._slots.give(route.key, time.monotonic() - started, failure=failure)
+
+    def _may_be_old(self, delivery: Delivery) -> bool:
+        """Whether this record may have been in hand before. The server's count does not survive its
+        crash, so the age decides too; clocks that differ only make us look when we need not."""
+        age = abs((self._now() - delivery.time).total_seconds())
+        return delivery.redelivered or age > FRESH_S
+
+    # --- an attempt -----------------------------------------------------------------------------
+
+    async def _attempt(self, hand: Hand) -> Reply | None:
+        """Attempt, decide and settle. The reply of a next hop that could not be talked to."""
+        kind = hand.route.kind
+        try:
+            with ATTEMPT_SECONDS.labels(kind).time():
+                attempt = await self._attempts.make(hand.route, hand.record, hand.content)
+        except NotAttempted as error:
+            event(_log, WARNING, "not attempted", reason=str(error))
+            await self._put_back(hand, UNSIGNED_PAUSE, str(error), reason="unsigned")
+            return None
+        except Exception:  # noqa: BLE001 - a mail that we stumble over must not be lost nor loop
+            event(_log, ERROR, "attempt failed by an error of ours", exc_info=True)
+            attempt = Attempt([result_of(INTERNAL)] * len(pending(hand.record)))
+        await self._settle(hand, attempt)
+        return attempt.failure
+
+    async def _settle(self, hand: Hand, attempt: Attempt) -> None:
+        record, now = hand.record, self._now()
+        tried = pending(record)
+        decision = decide(
+            record,
+            attempt.results,
+            now=now,
+            retry=self._source.current.delivery.retry,
+            local=isinstance(hand.route, LocalRoute),
+        )
+        self._count(hand, attempt.results, now)
+        if decision.notices:
+            await self._notifier.notify(record, hand.content, decision, now)
+        if decision.due is None:
+            await self._ledger.finish(hand.delivery, record)
+        else:
+            await self._ledger.defer(hand.delivery, record, decision.due)
+        self._log_results(hand, attempt, decision)
+        await self._events.attempt(
+            record,
+            tried,
+            next_hop=attempt.next_hop,
+            tls_version=attempt.tls_version,
+            now=now,
+            due=decision.due,
+        )
+
+    def _count(self, hand: Hand, results: list[Result], now: datetime) -> None:
+        waited = (now - accept_time(hand.record)).total_seconds()
+        for result in results:
+            ATTEMPTS.labels(hand.route.kind, result.outcome).inc()
+            if result.outcome is Outcome.DELIVERED:
+                QUEUE_SECONDS.observe(max(waited, 0.0))
+
+    def _log_results(self, hand: Hand, attempt: Attempt, decision: Decision) -> None:
+        for recipient, result in zip(attempt.addresses, attempt.results, strict=False):
+            event(
+                _log,
+                INFO,
+                "recipient tried",
+                destination=hand.key.destination,
+                recipient=recipient,
+                outcome=result.outcome,
+                reply=result.reply,
+                next_hop=result.next_hop,
+                attempt=hand.record.attempts,
+                due=decision.due,
+            )
+
+    # --- no attempt -----------------------------------------------------------------------------
+
+    async def _park(self, hand: Hand, parked: Parked) -> None:
+        if parked.failure is None:
+            await self._put_back(hand, timedelta(seconds=parked.seconds), BUSY, reason="busy")
+            return
+        age = self._now() - accept_time(hand.record)
+        if age > horizon(self._source.current.delivery.retry):
+            # It may never have its turn while the next hop fails; what it fails with counts for it.
+            failed = result_of(parked.failure)
+            await self._settle(hand, Attempt([failed] * len(pending(hand.record))))
+            return
+        why = f"{FAILING}: {parked.failure}"
+        await self._put_back(hand, timedelta(seconds=parked.seconds), why, reason="failing")
+
+    async def _put_back(self, hand: Hand, wait: timedelta, why: str, *, reason: str) -> None:
+        hand.record.wait_reason = why
+        PARKED.labels(reason).inc()
+        await self._ledger.defer(hand.delivery, hand.record, self._now() + wait)

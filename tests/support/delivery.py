@@ -1,0 +1,214 @@
+"""The delivery service in the loop of a test, against a real nats-server.
+
+async with Delivery(nats_server.url, config) as delivery:
+    await delivery.submit(mail("you@example.test", content=b"..."))
+    await delivery.settled()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from gatepost.keys.v1.keys_pb2_grpc import KeyServiceStub
+from gatepost.queue.v1.event_pb2 import Event
+from gatepost.queue.v1.record_pb2 import QueuedMessage, Recipient, RecipientState
+from services.common.config.model import Config
+from services.common.config.source import ConfigSource
+from services.common.dns import Resolver
+from services.common.jetstream import JetStream, NatsSettings
+from services.common.mail.address import parse_mailbox
+from services.common.mail.ids import message_id, new_session_id
+from services.common.queue.record import SCHEMA_VERSION, read_record, ready
+from services.common.queue.subjects import (
+    CONTENT_STREAM,
+    DEAD_STREAM,
+    EVENTS_STREAM,
+    QUEUE_STREAM,
+    State,
+    event_filter,
+    parse_record_subject,
+    record_filter,
+)
+from services.common.rpc.client import channel
+from services.common.topology import TopologySettings, ensure
+from services.delivery.attempt import Attempts
+from services.delivery.events import Events
+from services.delivery.intake import Intake
+from services.delivery.ledger import Ledger
+from services.delivery.local import LocalDelivery
+from services.delivery.notifier import Notifier
+from services.delivery.remote import RemoteDelivery
+from services.delivery.signing import Signer
+from services.delivery.slots import Slots
+from services.delivery.smtp.session import Patience
+from services.delivery.worker import Worker
+from tests.support.resolver import FakeResolver
+
+CONTENT = b"From: me@example.org\r\nSubject: test\r\n\r\nHello\r\n.dot\r\n"
+_ASK_AGAIN_S = 0.02
+
+
+def mail(
+    *recipients: str,
+    content: bytes = CONTENT,
+    sender: str = "me@example.org",
+    **fields: Any,
+) -> QueuedMessage:
+    """A record as the ingress makes it, for recipients in one domain."""
+    mailboxes = [parse_mailbox(recipient, smtputf8=True) for recipient in recipients]
+    record = QueuedMessage(
+        schema_version=SCHEMA_VERSION,
+        message_id=message_id(new_session_id(), 1),
+        destination=mailboxes[0].domain,
+        sender=sender,
+        recipients=[
+            Recipient(
+                address=str(mailbox),
+                original_address=str(mailbox),
+                state=RecipientState.RECIPIENT_STATE_PENDING,
+            )
+            for mailbox in mailboxes
+        ],
+        inline_content=content,
+        size=len(content),
+        client_address="192.0.2.1",
+    )
+    record.accept_time.FromDatetime(datetime.now(UTC))
+    for name, value in fields.items():
+        setattr(record, name, value)
+    return record
+
+
+class FixedConfig(ConfigSource):
+    """A configuration from values instead of a file; `change` replaces it."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(None, defaults=values)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Put another configuration in place."""
+        self.current = Config.model_validate(values)
+
+
+async def connected_store(url: str) -> JetStream:
+    """A store with empty streams."""
+    store = JetStream(NatsSettings(urls=[url], client_name="test"))
+    await store.start(wait_s=5)
+    await ensure(store, TopologySettings())
+    for stream in (QUEUE_STREAM, CONTENT_STREAM, EVENTS_STREAM, DEAD_STREAM):
+        await store.purge(stream, ">")
+    return store
+
+
+class Delivery:
+    """One delivery process, as far as mail sees it."""
+
+    def __init__(
+        self,
+        store: JetStream,
+        config: Mapping[str, Any],
+        *,
+        resolver: Resolver | None = None,
+        patience: Patience | None = None,
+        keys: str = "127.0.0.1:1",
+        drain_s: float = 5.0,
+    ) -> None:
+        self.store = store
+        self.source = FixedConfig(config)
+        self.events_sent = Events(store)
+        ledger = Ledger(store)
+        self._remote = RemoteDelivery(
+            self.source, resolver or FakeResolver(), patience=patience or Patience(quit=0.5)
+        )
+        self._local = LocalDelivery()
+        self._channel = channel(keys)
+        attempts = Attempts(
+            self.source,
+            local=self._local,
+            remote=self._remote,
+            signer=Signer(KeyServiceStub(self._channel)),
+        )
+        self.slots = Slots(lambda: self.source.current.delivery.concurrency, time.monotonic)
+        self.worker = Worker(
+            store,
+            self.source,
+            attempts=attempts,
+            slots=self.slots,
+            ledger=ledger,
+            notifier=Notifier(store, ledger, self.events_sent, self.source),
+            events=self.events_sent,
+        )
+        self.intake = Intake(
+            store,
+            self.worker.handle,
+            room=lambda: self.source.current.delivery.concurrency.total,
+            drain_s=drain_s,
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self.intake.run(), name="intake")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.intake.drain()
+        assert self._running is not None
+        self._running.cancel()
+        await asyncio.wait({self._running})
+        await self._remote.close()
+        await self._local.close()
+        await self._channel.close()
+
+
+async def submit(store: JetStream, *records: QueuedMessage) -> None:
+    """Put records into the queue as the ingress does."""
+    await store.publish_batch([ready(record) for record in records])
+
+
+async def queued(store: JetStream, state: State | None = None) -> list[tuple[State, QueuedMessage]]:
+    """The records in the queue, with their states."""
+    stored = await store.page(
+        QUEUE_STREAM, record_filter(state=state), after_sequence=0, count=1000
+    )
+    found = []
+    for each in stored:
+        held, key = parse_record_subject(each.subject)
+        found.append((held, read_record(each.data, key)))
+    return found
+
+
+async def wait_queued(
+    store: JetStream, *states: State, seconds: float = 10.0
+) -> list[QueuedMessage]:
+    """The records, once the states of all in the queue are these."""
+    wanted: Sequence[State] = sorted(states)
+    deadline = time.monotonic() + seconds
+    while True:
+        found = await queued(store)
+        if sorted(state for state, _ in found) == wanted:
+            return [record for _, record in found]
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the queue holds {found}, not {wanted}")
+        await asyncio.sleep(_ASK_AGAIN_S)
+
+
+async def contents(store: JetStream) -> list[str]:
+    """The subjects of the stored chunks."""
+    stored = await store.page(CONTENT_STREAM, "content.>", after_sequence=0, count=1000)
+    return [each.subject for each in stored]
+
+
+async def events(store: JetStream, message: str) -> list[Event]:
+    """The events of a mail."""
+    stored = await store.page(EVENTS_STREAM, event_filter(message), after_sequence=0, count=1000)
+    return [Event.FromString(each.data) for each in stored]

@@ -75,7 +75,7 @@ class KeyMaker:
             self._check_free(wanted)
             return await self._keep(wanted, private, origin="imported")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 

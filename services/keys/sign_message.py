@@ -78,7 +78,7 @@ class MessageSigner:
             SIGNATURES.labels(field.algorithm, "signed").inc()
         return fields
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 

@@ -64,7 +64,7 @@ async def test_a_large_key_signs_too() -> None:
     signer = MessageSigner(keyring, lambda: _NOW)
     [field] = await signer.sign("a.test", _HEADER, _HASH)
     assert field.algorithm == "rsa-sha256"
-    signer.close()
+    await signer.close()
 
 
 async def test_a_domain_without_keys_is_not_signed(signer: MessageSigner) -> None:

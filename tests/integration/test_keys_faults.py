@@ -1,0 +1,135 @@
+"""What goes wrong with stored keys does not stop the signing with what was good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gatepost.keys.v1 import keys_pb2 as pb
+from tests.support.keys_domain import KeysDomain, refusal
+from tests.support.keys_process import KeysProcess
+
+_WAIT_SECONDS = 10.0
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[KeysProcess]:
+    process = KeysProcess(tmp_path)
+    process.start()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def domain(process: KeysProcess) -> KeysDomain:
+    return KeysDomain(process)
+
+
+def _file(domain: KeysDomain, key: pb.Key) -> Path:
+    return domain.process.keys / f"{key.dns_record.name}.json"
+
+
+def _note(domain: KeysDomain, key: pb.Key) -> str:
+    """The most urgent remark."""
+    return domain.key(key.selector).notes[0]
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def test_keys_survive_the_process(domain: KeysDomain) -> None:
+    key = domain.active()
+    domain.process.kill()
+    domain.process.start()
+    assert domain.signers == [key.selector]
+    assert domain.key(key.selector) == key
+
+
+def test_a_request_that_comes_twice_makes_one_key(domain: KeysDomain) -> None:
+    first = domain.create(request_id="r-1")
+    assert domain.create(request_id="r-1") == first
+    domain.process.kill()
+    domain.process.start()
+    assert domain.create(request_id="r-1") == first
+    assert domain.keys() == [first]
+    reused = refusal(lambda: domain.create(domain="other.test", request_id="r-1"))
+    assert reused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
+
+
+def test_a_file_edited_to_garbage(domain: KeysDomain) -> None:
+    key = domain.active()
+    file = _file(domain, key)
+    good = file.read_bytes()
+    file.write_bytes(b"garbage")
+    _wait(lambda: "damaged" in _note(domain, key))
+    assert domain.signers == [key.selector]
+    retired = refusal(lambda: domain.call("RetireKey", selector=key.selector, leave_unsigned=True))
+    assert retired[1] == "KEY_DAMAGED"
+    domain.process.kill()
+    domain.process.start()
+    # Nothing good is left in memory: the mail waits, it is not sent unsigned.
+    code, reason, _ = refusal(domain.sign)
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_USABLE_KEY")
+    file.write_bytes(good)
+    _wait(lambda: "good again" in domain.process.log)
+    assert domain.signers == [key.selector]
+
+
+def test_a_file_removed_and_restored(domain: KeysDomain) -> None:
+    key = domain.active()
+    file = _file(domain, key)
+    good = file.read_bytes()
+    file.unlink()
+    _wait(lambda: "removed" in _note(domain, key))
+    assert domain.signers == [key.selector]
+    file.write_bytes(good)
+    _wait(lambda: "damaged" not in _note(domain, key))
+    assert domain.signers == [key.selector]
+
+
+def test_a_key_of_another_process_signs_here_within_seconds(
+    domain: KeysDomain, tmp_path: Path
+) -> None:
+    """Two processes on one directory, as a restored backup or a second replica would look."""
+    values = {"keys": {"directory": str(domain.process.keys)}}
+    other = KeysProcess(tmp_path / "other", values)
+    other.start()
+    try:
+        key = domain.active()
+        there = KeysDomain(other)
+        there.name, there.message = domain.name, domain.message
+        _wait(lambda: there.signers == [key.selector])
+        there.call("RetireKey", selector=key.selector, leave_unsigned=True)
+        _wait(lambda: domain.signers == [])
+    finally:
+        other.close()
+
+
+def test_the_directory_gone_for_a_while(domain: KeysDomain) -> None:
+    key = domain.active()
+    keys = domain.process.keys
+    keys.rename(keys.with_name("elsewhere"))
+    _wait(lambda: "keys cannot be read" in domain.process.log)
+    assert domain.signers == [key.selector]
+    assert refusal(domain.create)[:2] == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    keys.with_name("elsewhere").rename(keys)
+    _wait(lambda: "keys can be read again" in domain.process.log)
+    assert domain.create().state == pb.KEY_STATE_PENDING
+
+
+def test_a_directory_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = {"keys": {"directory": str(tmp_path / "file" / "keys")}}
+    process = KeysProcess(tmp_path / "process", config)
+    process.spawn()
+    assert process.wait() == 1
+    assert "keys.directory:" in process.log
+    assert "Traceback" not in process.log

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,6 +66,8 @@ class PolicyProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
         self._configured = 0
+        self.changed = False
+        """Whether its configuration is another than at the start."""
         folder.mkdir(parents=True, exist_ok=True)
         ensure_tokens(self.tokens)
         self._write(config or {})
@@ -137,14 +139,26 @@ class PolicyProcess:
                 return float(value)
         return 0.0
 
-    def configure(self, config: Mapping[str, Any]) -> None:
-        """Replace the configuration, and return when the process follows it."""
-        before = self._applied()
-        self._write(config)
+    def configure(self, config: Mapping[str, Any], *, is_start: bool = False) -> None:
+        """Replace the configuration, and return when the process follows it.
+
+        `is_start` says that it is the one that the process was started with.
+        """
+        self.changed = not is_start
+        self._await_reload("applied", lambda: self._write(config))
+
+    def break_configuration(self, text: str) -> None:
+        """Replace the configuration by one that is wrong, and return when the process said so."""
+        self.changed = True
+        self._await_reload("invalid", lambda: self.config_file.write_text(text, encoding="utf-8"))
+
+    def _await_reload(self, result: str, change: Callable[[], object]) -> None:
+        before = self._reloads(result)
+        change()
         deadline = time.monotonic() + _FOLLOW_SECONDS
-        while self._applied() == before:
+        while self._reloads(result) == before:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the configuration was not taken:\n{self.log()}")
+                raise RuntimeError(f"the configuration was not {result}:\n{self.log()}")
             time.sleep(0.05)
 
     def log(self) -> str:
@@ -212,8 +226,8 @@ class PolicyProcess:
         finally:
             await store.close()
 
-    def _applied(self) -> float:
-        return self.metric("gatepost_config_reloads_total", result="applied")
+    def _reloads(self, result: str) -> float:
+        return self.metric("gatepost_config_reloads_total", result=result)
 
     def _ready(self) -> bool:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Final, NamedTuple
 
 from prometheus_client import Counter
@@ -25,6 +26,10 @@ MAX_WAITING: Final = 10_000
 
 RETRY_INTERVAL_S: Final = 1.0
 
+LOOKS_IN_DOUBT: Final = 2
+LOOK_INTERVAL_S: Final = 1.0
+"""The server works on publishes and purges side by side: after a hang a purge may come first."""
+
 FINISH_S: Final = 3.0
 """What a stopping process waits for; a purge takes milliseconds when NATS answers."""
 
@@ -38,6 +43,9 @@ PURGED = Counter(
 class _Purge(NamedTuple):
     stream: str
     subject: str
+    looks: int
+    """How often to look again."""
+    due: float = 0.0
 
 
 class Cleaner:
@@ -47,26 +55,38 @@ class Cleaner:
         self._store = store
         self._waiting: asyncio.Queue[_Purge] = asyncio.Queue(MAX_WAITING)
 
-    def purge(self, stream: str, subject: str) -> None:
-        """Have every message on a subject removed, soon. Never raises, never waits."""
-        try:
-            self._waiting.put_nowait(_Purge(stream, subject))
-        except asyncio.QueueFull:
-            self._give_up(_Purge(stream, subject), "too many wait already")
+    def purge(self, stream: str, subject: str, *, in_doubt: bool = False) -> None:
+        """Have every message on a subject removed, soon. Never raises, never waits.
+
+        `in_doubt`: a publish may still be under way, so the subject is looked at again.
+        """
+        self._put(_Purge(stream, subject, looks=LOOKS_IN_DOUBT if in_doubt else 0))
 
     async def run(self) -> None:
         """Purge what is asked for, until cancelled. While NATS is away everything waits."""
         while True:
-            await self._carry_out(await self._waiting.get())
+            purge = await self._waiting.get()
+            await asyncio.sleep(max(0.0, purge.due - time.monotonic()))
+            await self._carry_out(purge)
             self._waiting.task_done()
 
     async def finish(self) -> None:
         """Return when everything that was asked for is purged, or soon."""
         try:
             async with asyncio.timeout(FINISH_S):
-                await self._waiting.join()
+                await self.drained()
         except TimeoutError:
             event(_log, WARNING, "left to the sweeper", subjects=self._waiting.qsize())
+
+    async def drained(self) -> None:
+        """Return when everything that was asked for is purged."""
+        await self._waiting.join()
+
+    def _put(self, purge: _Purge) -> None:
+        try:
+            self._waiting.put_nowait(purge)
+        except asyncio.QueueFull:
+            self._give_up(purge, "too many wait already")
 
     async def _carry_out(self, purge: _Purge) -> None:
         while True:
@@ -79,6 +99,9 @@ class Cleaner:
                 return
             else:
                 PURGED.labels("removed" if count else "absent").inc()
+                if purge.looks:
+                    due = time.monotonic() + LOOK_INTERVAL_S
+                    self._put(purge._replace(looks=purge.looks - 1, due=due))
                 return
 
     def _give_up(self, purge: _Purge, reason: str) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from email.utils import format_datetime
 from functools import lru_cache
 from typing import Final
 
 from gatepost.policy.v1.verdict_pb2 import HeaderField as PolicyField
 from services.common.mail.message import HeaderBlock, HeaderField, folded
+from services.common.mail.trace import date_text
 
 _OURS: Final = ("x-spam-", "x-gatepost-")
 """Local mailboxes sort by these fields, so only policy may write them."""
@@ -46,7 +46,7 @@ def submission_fields(
     """The fields that a submitted mail lacks, to be added to its header."""
     added = b""
     if not header.has("Date"):
-        added += folded("Date", format_datetime(now))
+        added += folded("Date", date_text(now))
     if not header.has("Message-ID"):
         added += folded("Message-ID", f"<{message_id}@{hostname}>")
     return added

@@ -71,7 +71,7 @@ class MailStore:
         except StoreError as error:
             if isinstance(error, Unavailable):
                 for record in records:
-                    self._cleaner.purge(QUEUE_STREAM, record.subject)
+                    self._cleaner.purge(QUEUE_STREAM, record.subject, in_doubt=True)
             elif content_id:
                 self._cleaner.purge(CONTENT_STREAM, content_filter(content_id))
             raise self._failure("records", error) from error

@@ -11,12 +11,13 @@ whatever happened before, `discard` (everything stored is removed in the backgro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from gatepost.queue.v1.record_pb2 import ContentReference
 from services.common.jetstream import JetStream
 from services.common.queue.content import chunk_digest, content_digest
 from services.common.queue.subjects import CONTENT_STREAM, content_filter, content_subject
-from services.common.store import Outgoing
+from services.common.store import Outgoing, StoreError, Unavailable
 from services.ingress.cleaner import Cleaner
 
 
@@ -31,20 +32,21 @@ class Spool:
         self.octets = 0
         """What was appended."""
         self._publishing: asyncio.Task[int] | None = None
+        self._in_doubt = False
 
     async def append(self, chunk: bytes) -> None:
         """Store the next chunk. Returns when the one before is stored. Raises `StoreError`."""
         await self._published()
         self._digests.append(chunk_digest(chunk))
         self.octets += len(chunk)
-        message = Outgoing(content_subject(self._content_id, len(self._digests)), chunk)
-        self._publishing = asyncio.create_task(self._store.publish(message), name="spool")
+        self._start(len(self._digests), chunk)
 
     async def complete(self, first_chunk: bytes) -> ContentReference:
         """Store chunk 1 and wait until all chunks are stored. Raises `StoreError`."""
         await self._published()
         self._digests[0] = chunk_digest(first_chunk)
-        await self._store.publish(Outgoing(content_subject(self._content_id, 1), first_chunk))
+        self._start(1, first_chunk)
+        await self._published()
         return ContentReference(
             content_id=self._content_id,
             chunks=len(self._digests),
@@ -53,15 +55,28 @@ class Spool:
 
     async def discard(self) -> None:
         """Have all chunks removed. Never raises."""
-        if self._publishing is not None:
-            # A publish that is cancelled may still be stored, after the purge; its end is awaited.
-            await asyncio.wait({self._publishing})
-            if not self._publishing.cancelled():
-                self._publishing.exception()
-            self._publishing = None
-        self._cleaner.purge(CONTENT_STREAM, content_filter(self._content_id))
+        # A publish that is cancelled may still be stored, after the purge; its end is awaited.
+        with contextlib.suppress(StoreError):
+            await self._published()
+        self._cleaner.purge(
+            CONTENT_STREAM, content_filter(self._content_id), in_doubt=self._in_doubt
+        )
+
+    def _start(self, number: int, chunk: bytes) -> None:
+        message = Outgoing(content_subject(self._content_id, number), chunk)
+        self._publishing = asyncio.create_task(self._store.publish(message), name="spool")
 
     async def _published(self) -> None:
-        if self._publishing is not None:
-            publishing, self._publishing = self._publishing, None
-            await publishing
+        """Wait for the publish that is under way."""
+        if self._publishing is None:
+            return
+        publishing, self._publishing = self._publishing, None
+        try:
+            # Shielded: a session that is ended by force leaves no publish of unknown outcome.
+            await asyncio.shield(publishing)
+        except Unavailable:
+            self._in_doubt = True
+            raise
+        except asyncio.CancelledError:
+            self._publishing = publishing
+            raise

@@ -1,7 +1,7 @@
 """The ingress's sessions as they run in production, with a scripted policy and a real nats-server.
 
-Listeners: `mx` (STARTTLS), `submission` (STARTTLS), `submissions` (implicit TLS), and `plain`, an MX
-without TLS; all on free ports of 127.0.0.1.
+Listeners: `mx` (STARTTLS), `submission` (STARTTLS), `submissions` (implicit TLS), and `plain`, an
+MX without TLS; all on free ports of 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class RunningEdge:
         """Change the configuration, as an edited file does."""
         self.values = overlaid(self.values, changes)
         self.config_file.write_text(yaml.safe_dump(self.values), encoding="utf-8")
-        self.source.reload()
+        self.source.refresh()
 
     async def mails(self) -> list[StoredMail]:
         """Every record in the queue, in the order of storing, with its content checked."""
@@ -131,7 +131,7 @@ async def running_edge(
     source = ConfigSource(config_file)
     tls = ServerTls([certificate])
     tls.load()
-    policy = ScriptedPolicy()
+    policy = ScriptedPolicy()  # type: ignore[abstract]  # what is not scripted is not called
     store = JetStream(NatsSettings(urls=[nats.url], client_name="test"))
     await store.start(wait_s=10)
     await ensure(store, TopologySettings())

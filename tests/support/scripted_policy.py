@@ -1,7 +1,8 @@
 """A policy service that answers what a test says: a real gRPC server without any judgement.
 
-Recipients in `example.test` and `example.org` are accepted and go where they say, others are
-`550 5.7.1`, unless the table `recipients` says otherwise. The password of every account is `secret`.
+Recipients in `example.test` and `example.org` are accepted and go where they say, others
+are `550 5.7.1`, unless the table `recipients` says otherwise. The password of every account is
+`secret`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -108,7 +110,7 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer):
         account = Account(address=request.username, has_password=True)
         return AuthenticateResponse(authenticated=True, account=account)
 
-    async def _perhaps_fail(self, context: grpc.aio.ServicerContext[object, object]) -> None:
+    async def _perhaps_fail(self, context: Any) -> None:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         if self.failure is not None:

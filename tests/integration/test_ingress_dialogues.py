@@ -1,0 +1,32 @@
+"""Plays every conversation of tests/dialogues against the real session engine over a socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.dialogue import Conversation, Cut, play, prepare, read
+from tests.support.edge import running_edge
+from tests.support.nats_server import NatsServer
+
+_FOLDER = Path(__file__).parents[1] / "dialogues"
+_CONVERSATIONS = [read(path) for path in sorted(_FOLDER.glob("*.txt"))]
+_PLAYS = [
+    pytest.param(conversation, cut, id=f"{conversation.name}-{cut}")
+    for conversation in _CONVERSATIONS
+    for cut in conversation.cuts
+]
+
+
+@pytest.mark.parametrize(("conversation", "cut"), _PLAYS)
+async def test_conversation(
+    conversation: Conversation, cut: Cut, tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge:
+        prepare(conversation, edge)
+        await play(conversation, edge, cut)
+
+
+def test_there_are_conversations() -> None:
+    assert len(_CONVERSATIONS) > 20

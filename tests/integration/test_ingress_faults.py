@@ -1,0 +1,311 @@
+"""What is away, full, slow, wrong or hostile around a session, and what the client hears then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.ingress import acceptance
+from tests.support.edge import running_edge
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+from tests.support.smtp_client import connected, no_questions_asked
+
+_TEXT = b"Subject: x\r\n\r\ntext\r\n"
+_LARGE = b"Subject: x\r\n\r\n" + b"x" * 70 * 10_000 + b"\r\n"
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server that a test may stop."""
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.close()
+
+
+async def test_without_nats_mail_is_put_off_at_once_and_taken_when_it_is_back(
+    tmp_path: Path, own_nats: NatsServer
+) -> None:
+    async with running_edge(tmp_path, own_nats) as edge, connected(edge.port()) as client:
+        await client.hello()
+        await client.begin()
+        own_nats.kill()
+        started = time.monotonic()
+        assert (await client.content(_TEXT)).startswith("451 4.3.2 ")
+        assert (await client.say("MAIL FROM:<sender@example.net>")).startswith("451 4.3.2 ")
+        assert time.monotonic() - started < 10
+        own_nats.start()
+
+        async def is_back() -> bool:
+            return (await client.say("MAIL FROM:<sender@example.net>")).startswith("250 ")
+
+        await eventually(is_back, seconds=15)
+        await client.say("RSET")
+        assert (await client.mail(_TEXT)).startswith("250 ")
+        # What was put off is not delivered as well.
+        await edge.cleaner.finish()
+        assert len(await edge.mails()) == 1
+
+
+async def test_a_nats_that_hangs_is_no_promise(tmp_path: Path, own_nats: NatsServer) -> None:
+    async with running_edge(tmp_path, own_nats) as edge, connected(edge.port()) as client:
+        await client.hello()
+        await client.begin()
+        own_nats.pause()
+        try:
+            started = time.monotonic()
+            assert (await client.content(_TEXT)).startswith("451 4.3.2 ")
+            assert time.monotonic() - started < 10
+        finally:
+            own_nats.resume()
+        async with asyncio.timeout(30):
+            await edge.cleaner.drained()
+        assert await edge.mails() == []
+
+
+async def test_a_hang_in_the_middle_of_a_large_mail(tmp_path: Path, own_nats: NatsServer) -> None:
+    async with running_edge(tmp_path, own_nats) as edge, connected(edge.port()) as client:
+        await client.hello()
+        await client.begin()
+        client.send(_LARGE)
+        await eventually(edge.chunks)
+        own_nats.pause()
+        try:
+            started = time.monotonic()
+            assert (await client.content(_LARGE)).startswith("451 4.3.2 ")
+            assert time.monotonic() - started < 10
+        finally:
+            own_nats.resume()
+        async with asyncio.timeout(30):
+            await edge.cleaner.drained()
+        assert await edge.chunks() == 0
+
+
+async def test_abandoned_content_is_removed(tmp_path: Path, nats_server: NatsServer) -> None:
+    async with running_edge(tmp_path, nats_server) as edge:
+        async with connected(edge.port()) as client:
+            await client.hello()
+            await client.begin()
+            client.send(_LARGE)
+            await eventually(edge.chunks)
+
+        async def removed() -> bool:
+            return not await edge.chunks()
+
+        await eventually(removed)
+
+
+async def test_content_of_a_refused_mail_is_removed(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    limit = {"smtp": {"max_message_size": 500_000}}
+    async with running_edge(tmp_path, nats_server, limit) as edge:
+        async with connected(edge.port()) as client:
+            await client.hello()
+            assert (await client.mail(_LARGE)).startswith("552 5.3.4 ")
+            # The session is as good as new.
+            assert (await client.mail(_TEXT)).startswith("250 ")
+        await edge.cleaner.finish()
+        assert await edge.chunks() == 0
+
+
+async def test_a_policy_that_hangs_is_waited_for_twice_and_then_not_at_all(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge:
+        edge.policy.delay_s = 30
+        seconds = []
+        async with connected(edge.port()) as client:
+            await client.hello()
+            await client.say("MAIL FROM:<sender@example.net>")
+            for _ in range(5):
+                started = time.monotonic()
+                assert (await client.say("RCPT TO:<you@example.test>")).startswith("451 4.3.5 ")
+                seconds.append(time.monotonic() - started)
+        assert max(seconds) < 3
+        assert seconds[-1] < 0.5
+
+
+async def test_a_fault_of_ours_is_temporary_and_says_nothing(
+    tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("/etc/secret: token 4711")
+
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        await client.hello()
+        monkeypatch.setattr(acceptance, "records", broken)
+        assert await client.mail(_TEXT) == ("451 4.3.0 Temporary failure, please try again later")
+        monkeypatch.undo()
+        assert (await client.mail(_TEXT)).startswith("250 ")
+        assert len(await edge.mails()) == 1
+
+
+async def test_what_was_sent_before_the_handshake_is_forgotten(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        await client.hello()
+        client.send(b"STARTTLS\r\nEHLO evil.example\r\nMAIL FROM:<evil@example.net>\r\n")
+        assert (await client.reply()).startswith("220 ")
+        await client.writer.start_tls(no_questions_asked())
+        # Had the lines been kept, the first reply would be to one of them.
+        assert (await client.say("NOOP")).startswith("250 2.0.0 OK")
+        assert (await client.say("RCPT TO:<you@example.test>")).startswith("503 ")
+
+
+async def test_passwords_stay_out_of_the_log(
+    tmp_path: Path, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "c2VjcmV0LXBhc3N3b3Jk"  # secret-password
+    async with (
+        running_edge(tmp_path, nats_server) as edge,
+        connected(edge.port("submission")) as client,
+    ):
+        await client.hello()
+        # Refused, and the client goes on all the same.
+        await client.say("AUTH LOGIN")
+        await client.say(secret)
+        await client.start_tls()
+        await client.say("EHLO client.example.net")
+        await client.say("AUTH LOGIN")
+        await client.say("eW91QGV4YW1wbGUudGVzdA==")
+        assert (await client.say(secret)).startswith("535 ")
+        await client.say(secret)
+        await client.say(f"AUTH PLAIN {secret}")
+    logged = "\n".join(
+        f"{record.getMessage()} {getattr(record, 'fields', '')}" for record in caplog.records
+    )
+    assert "login refused" in logged
+    assert secret not in logged
+    assert "secret-password" not in logged
+
+
+async def test_guessing_passwords_is_slow_and_short(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with (
+        running_edge(tmp_path, nats_server) as edge,
+        connected(edge.port("submissions"), tls=True) as client,
+    ):
+        await client.hello()
+        started = time.monotonic()
+        replies = [await client.say("AUTH PLAIN AHlvdUBleGFtcGxlLnRlc3QAd3Jvbmc=") for _ in "123"]
+        assert [reply[:3] for reply in replies] == ["535", "535", "421"]
+        assert time.monotonic() - started > 3
+        assert await client.ended() == b""
+
+
+async def test_silent_clients_are_told_to_go(tmp_path: Path, nats_server: NatsServer) -> None:
+    idle = {"smtp": {"limits": {"idle": "400ms"}}}
+    async with (
+        running_edge(tmp_path, nats_server, idle) as edge,
+        connected(edge.port()) as at_command,
+        connected(edge.port()) as in_content,
+    ):
+        await at_command.hello()
+        await in_content.hello()
+        await in_content.begin()
+        for client in (at_command, in_content):
+            assert (await client.reply()).startswith("421 4.4.2 ")
+            assert await client.ended() == b""
+
+
+async def test_our_own_work_is_not_the_clients_silence(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    idle = {"smtp": {"limits": {"idle": "300ms"}}}
+    async with running_edge(tmp_path, nats_server, idle) as edge:
+        edge.policy.delay_s = 0.8
+        async with connected(edge.port()) as client:
+            await client.hello()
+            assert (await client.mail(_TEXT)).startswith("250 ")
+
+
+async def test_a_transfer_that_goes_on_may_take_its_time(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    idle = {"smtp": {"limits": {"idle": "300ms"}}}
+    async with running_edge(tmp_path, nats_server, idle) as edge, connected(edge.port()) as client:
+        await client.hello()
+        await client.begin()
+        for _ in range(8):
+            client.send(b"X-Slow: yes\r\n")
+            await asyncio.sleep(0.1)
+        assert (await client.content(b"\r\n")).startswith("250 ")
+
+
+async def test_a_drip_is_cut(
+    tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.ingress.command_loop.RATE_GRACE_S", 0.3)
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        await client.hello()
+        await client.begin()
+        for _ in range(5):
+            client.send(b"x")
+            await asyncio.sleep(0.1)
+        assert (await client.reply()).startswith("421 4.4.2 ")
+
+
+async def test_too_many_connections(tmp_path: Path, nats_server: NatsServer) -> None:
+    limits = {"smtp": {"limits": {"connections_per_address": 2}}}
+    async with (
+        running_edge(tmp_path, nats_server, limits) as edge,
+        connected(edge.port()) as first,
+        connected(edge.port()) as second,
+    ):
+        await first.hello()
+        await second.hello()
+        async with connected(edge.port()) as third:
+            assert (await third.reply()).startswith("421 4.7.0 ")
+            assert await third.ended() == b""
+        await second.say("QUIT")
+        await second.ended()
+        async with connected(edge.port()) as fourth:
+            assert (await fourth.reply()).startswith("220 ")
+
+
+async def test_a_line_without_end_ends_the_session(tmp_path: Path, nats_server: NatsServer) -> None:
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        assert (await client.reply()).startswith("220 ")
+        for _ in range(40):
+            client.send(b"x" * 65_536)
+        assert (await client.reply()).startswith("500 5.5.6 ")
+        assert await client.ended() == b""
+
+
+async def test_draining_finishes_what_is_in_hand(tmp_path: Path, nats_server: NatsServer) -> None:
+    async with running_edge(tmp_path, nats_server) as edge:
+        async with connected(edge.port()) as idle, connected(edge.port()) as busy:
+            await idle.hello()
+            await busy.hello()
+            await busy.begin()
+            draining = asyncio.create_task(edge.listeners.drain(grace_s=30))
+            assert (await idle.reply()).startswith("421 4.3.2 ")
+            assert await idle.ended() == b""
+            with pytest.raises(ConnectionRefusedError):
+                async with connected(edge.port()):
+                    pass
+            assert (await busy.content(_TEXT)).startswith("250 ")
+            assert (await busy.reply()).startswith("421 4.3.2 ")
+            await draining
+        assert len(await edge.mails()) == 1
+
+
+async def test_a_stubborn_client_does_not_hold_up_the_end(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        await client.hello()
+        await client.begin()
+        async with asyncio.timeout(5):
+            await edge.listeners.drain(grace_s=1.5)
+        assert await client.ended() == b""

@@ -25,6 +25,9 @@ from services.common.mail.reply import Reply
 MAX_WAIT_S: Final = 2.0
 """A record in hand occupies one of the places that fresh mail for others needs."""
 
+MAX_WAITING_UNKNOWN: Final = 100
+"""How many may wait for a next hop of which nothing is known yet: most are fast."""
+
 MIN_PARK_S: Final = 1.0
 MAX_PARK_S: Final = 300.0
 """A guess of when the turn comes is wrong in the end; later than this is too late to find out."""
@@ -58,18 +61,18 @@ class _Place:
 
     window: float
     active: int = 0
-    attempt_s: float = _UNKNOWN_ATTEMPT_S
+    attempt_s: float = 0.0  # smoothed; 0: none has ended yet
     failures: int = 0
     left_alone_until: float = 0.0
     failure: Reply | None = None
     parked_until: float = 0.0  # when the last one that was parked will have had its turn
     used: float = 0.0
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    waiting: deque[asyncio.Future[bool]] = field(default_factory=deque)
 
     @property
     def rate(self) -> float:
         """Attempts in a second, if all of the window is used."""
-        return max(1.0, self.window) / max(self.attempt_s, 0.001)
+        return max(1.0, self.window) / max(self.attempt_s or _UNKNOWN_ATTEMPT_S, 0.001)
 
 
 class Slots:
@@ -79,6 +82,7 @@ class Slots:
         self._settings = settings
         self._clock = clock
         self._places: dict[str, _Place] = {}
+        self._waiting = 0
 
     async def take(self, key: str) -> Parked | None:
         """Wait for a turn at a next hop, shortly. None: go, and `give` afterwards."""
@@ -86,23 +90,23 @@ class Slots:
         place = self._place(key, now)
         if place.left_alone_until > now:
             return Parked(self._turn(place, place.left_alone_until, now), place.failure)
-        if place.active < int(place.window) and not place.waiting:
+        if self._has_room(place) and not place.waiting:
             self._begin(place)
             return None
-        if (len(place.waiting) + 1) / place.rate > MAX_WAIT_S:
-            return Parked(self._turn(place, now, now))
-        await self._wait(place)
-        return None
+        if self._may_wait(place) and await self._wait(place):
+            return None
+        now = self._clock()
+        return Parked(self._turn(place, max(now, place.left_alone_until), now), place.failure)
 
     def give(self, key: str, seconds: float, *, failure: Reply | None) -> None:
         """An attempt has ended after `seconds`; `failure` if no session could be had."""
         now = self._clock()
         place = self._place(key, now)
-        place.active -= 1
-        ACTIVE.dec()
+        self._end(place)
         settings = self._settings()
         if failure is None:
-            place.attempt_s += _SMOOTHING * (seconds - place.attempt_s)
+            known = place.attempt_s or seconds
+            place.attempt_s = max(known + _SMOOTHING * (seconds - known), 0.0001)
             place.window = min(float(settings.limit), place.window + 1 / place.window)
             place.failures, place.failure = 0, None
         else:
@@ -122,6 +126,8 @@ class Slots:
         place.failure = failure
         wait = FIRST_BACKOFF_S * 2 ** min(place.failures - 1, 16)
         place.left_alone_until = now + min(wait, MAX_BACKOFF_S)
+        while place.waiting:
+            place.waiting.popleft().set_result(False)
 
     def _turn(self, place: _Place, begin: float, now: float) -> float:
         """Seconds until one more record may have its turn, which is then taken."""
@@ -133,31 +139,48 @@ class Slots:
             seconds = MAX_PARK_S
         return max(MIN_PARK_S, seconds)
 
+    def _end(self, place: _Place) -> None:
+        place.active -= 1
+        ACTIVE.dec()
+
+    def _may_wait(self, place: _Place) -> bool:
+        if self._waiting >= self._settings().total // 2:
+            return False
+        if not place.attempt_s:
+            return len(place.waiting) < MAX_WAITING_UNKNOWN
+        return (len(place.waiting) + 1) / place.rate <= MAX_WAIT_S
+
     def _begin(self, place: _Place) -> None:
         place.active += 1
         ACTIVE.inc()
 
-    async def _wait(self, place: _Place) -> None:
-        turn = asyncio.get_running_loop().create_future()
+    async def _wait(self, place: _Place) -> bool:
+        """Wait for a turn; false if it did not come in time."""
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         place.waiting.append(turn)
+        self._waiting += 1
         WAITING.inc()
         try:
-            await turn
+            await asyncio.wait({turn}, timeout=MAX_WAIT_S)
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                place.active -= 1
-                ACTIVE.dec()
+            if turn.done() and turn.result():
+                self._end(place)
                 self._wake(place)
             raise
         finally:
+            self._waiting -= 1
             WAITING.dec()
+            if not turn.done():
+                place.waiting.remove(turn)
+        return turn.done() and turn.result()
 
     def _wake(self, place: _Place) -> None:
-        while place.waiting and place.active < int(place.window):
-            turn = place.waiting.popleft()
-            if not turn.done():
-                self._begin(place)
-                turn.set_result(None)
+        while place.waiting and self._has_room(place):
+            self._begin(place)
+            place.waiting.popleft().set_result(True)
+
+    def _has_room(self, place: _Place) -> bool:
+        return place.active < int(min(place.window, self._settings().limit))
 
     def _place(self, key: str, now: float) -> _Place:
         place = self._places.get(key)

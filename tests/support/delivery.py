@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +23,12 @@ from services.common.dns import Resolver
 from services.common.jetstream import JetStream, NatsSettings
 from services.common.mail.address import parse_mailbox
 from services.common.mail.ids import message_id, new_session_id
-from services.common.queue.record import SCHEMA_VERSION, read_record, ready
+from services.common.queue.record import (
+    SCHEMA_VERSION,
+    UnreadableRecord,
+    read_record,
+    ready,
+)
 from services.common.queue.subjects import (
     CONTENT_STREAM,
     DEAD_STREAM,
@@ -194,7 +199,11 @@ async def wait_queued(
     wanted: Sequence[State] = sorted(states)
     deadline = time.monotonic() + seconds
     while True:
-        found = await queued(store)
+        try:
+            found = await queued(store)
+        except UnreadableRecord:
+            await asyncio.sleep(_ASK_AGAIN_S)
+            continue
         if sorted(state for state, _ in found) == wanted:
             return [record for _, record in found]
         if time.monotonic() > deadline:
@@ -212,3 +221,12 @@ async def events(store: JetStream, message: str) -> list[Event]:
     """The events of a mail."""
     stored = await store.page(EVENTS_STREAM, event_filter(message), after_sequence=0, count=1000)
     return [Event.FromString(each.data) for each in stored]
+
+
+async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+    """Return once the condition holds. Raises `TimeoutError`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not after {seconds:g} s")
+        await asyncio.sleep(_ASK_AGAIN_S)

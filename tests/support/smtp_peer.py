@@ -8,8 +8,8 @@
     peer.mails[0].content
 
 A step is a reply (its lines joined by "\\n"), `Drop()`, `Silence()` (until the client gives up),
-`Drip(...)` (an octet at a time), `Raw(b"...")`, or `Then(step, step)`. Everything happens in the
-loop of the test.
+`Drip(...)` (an octet at a time), `Raw(b"...")`, `Call(function)`, or `Then([step, step])`.
+Everything happens in the loop of the test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -55,7 +55,14 @@ class Then:
     steps: Sequence[Step]
 
 
-Step: TypeAlias = "str | Drop | Silence | Drip | Raw | Then"
+@dataclass(frozen=True)
+class Call:
+    """Do something else at this moment."""
+
+    function: Callable[[], object]
+
+
+Step: TypeAlias = "str | Drop | Silence | Drip | Raw | Then | Call"
 Script: TypeAlias = "Step | list[Step]"
 
 
@@ -250,6 +257,9 @@ class SmtpPeer:
                 return text
             case Then(steps):
                 return [await self._do(each, writer) for each in steps][-1]
+            case Call(function):
+                function()
+                return ""
             case Drop():
                 raise _Gone
             case Silence():

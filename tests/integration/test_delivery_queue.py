@@ -1,0 +1,245 @@
+"""The queue under delivery: nothing lost, nothing done twice, nobody waiting behind anybody."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common.jetstream import JetStream, Outgoing
+from services.common.queue.record import deferred
+from services.common.queue.subjects import DEAD_STREAM, State
+from services.delivery.content import move_to_stream
+from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER
+from tests.support.delivery import (
+    Delivery,
+    connected_store,
+    contents,
+    events,
+    mail,
+    queued,
+    submit,
+    until,
+    wait_queued,
+)
+from tests.support.nats_server import NatsServer
+from tests.support.smtp_peer import Call, SmtpPeer, Then
+
+SLOW = "slow.test"
+FAST = "fast.test"
+
+
+@pytest.fixture
+async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
+    store = await connected_store(nats_server.url)
+    yield store
+    await store.close()
+
+
+def relays(**hops: str) -> dict[str, Any]:
+    return {"domains": {"relay": {f"{name}.test": f"smtp:{hop}" for name, hop in hops.items()}}}
+
+
+def local(folder: Path) -> dict[str, Any]:
+    return {"domains": {"local": ["example.test"]}, "mailbox": {"directory": str(folder)}}
+
+
+def stored_mails(folder: Path) -> list[bytes]:
+    new = folder / "example.test" / "you" / "new"
+    return [path.read_bytes() for path in new.iterdir()] if new.exists() else []
+
+
+# --- deferring ----------------------------------------------------------------------------------
+
+
+async def test_a_deferred_mail_is_delivered_when_its_time_comes(store: JetStream) -> None:
+    async with SmtpPeer(dot=["451 4.3.0 not now", "250 ok"]) as peer:
+        config = relays(fast=f"127.0.0.1:{peer.port}")
+        config["delivery"] = {"retry": {"interval": "2s"}}
+        record = mail(f"you@{FAST}")
+        async with Delivery(store, config):
+            await submit(store, record)
+            (waiting,) = await wait_queued(store, State.DEFERRED)
+            assert waiting.due_time.ToDatetime(tzinfo=UTC) > datetime.now(UTC)
+            await wait_queued(store)
+        assert len(peer.mails) == 1
+    assert await contents(store) == []
+    told = await events(store, record.message_id)
+    assert [happened.attempt.attempt for happened in told] == [1, 2]
+
+
+async def test_the_last_failure_is_told_to_the_sender_and_ends_the_mail(
+    store: JetStream, tmp_path: Path
+) -> None:
+    async with SmtpPeer(rcpt="450 4.2.0 never really") as peer:
+        config = local(tmp_path)
+        config["domains"]["relay"] = {FAST: f"smtp:127.0.0.1:{peer.port}"}
+        config["delivery"] = {"retry": {"interval": "1s", "max_retries": 2}}
+        async with Delivery(store, config):
+            await submit(store, mail(f"them@{FAST}", sender="you@example.test"))
+            await until(lambda: stored_mails(tmp_path), seconds=20)
+            await wait_queued(store)
+    (report,) = stored_mails(tmp_path)
+    assert report.startswith(b"Return-Path: <>\r\n")
+    assert b"Action: failed\r\nStatus: 4.2.0\r\n" in report
+    assert f"Final-Recipient: rfc822; them@{FAST}".encode() in report
+    assert b"attempts: 3" in report
+    assert await contents(store) == []
+
+
+async def test_a_lost_acknowledgement_costs_no_second_delivery(
+    store: JetStream, tmp_path: Path
+) -> None:
+    record = mail("you@example.test")
+    await submit(store, record)
+    await move_to_stream(store, record)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await store.publish(deferred(record, later))
+    # A record that is no longer fresh may have been in hand before: its newer states are looked up.
+    await asyncio.sleep(1.2)
+    async with Delivery(store, local(tmp_path)):
+        await wait_queued(store, State.DEFERRED)
+    assert stored_mails(tmp_path) == []
+
+
+async def test_a_second_copy_of_a_record_is_dropped(store: JetStream, tmp_path: Path) -> None:
+    record = mail("you@example.test")
+    await submit(store, record)
+    await submit(store, record)
+    await asyncio.sleep(1.2)
+    async with Delivery(store, local(tmp_path)):
+        await wait_queued(store)
+    assert len(stored_mails(tmp_path)) == 1
+
+
+async def test_a_delivery_that_is_repeated_leaves_one_mail(
+    store: JetStream, tmp_path: Path
+) -> None:
+    record = mail("you@example.test")
+    async with Delivery(store, local(tmp_path)):
+        for _ in range(2):
+            await submit(store, record)
+            await wait_queued(store)
+    assert len(stored_mails(tmp_path)) == 1
+
+
+# --- what cannot be read ------------------------------------------------------------------------
+
+
+def newer_schema() -> bytes:
+    record = mail("you@example.test")
+    record.schema_version = 99
+    return record.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff\xff garbage", "not a record"),
+        (b"", "schema 0"),
+        (newer_schema(), "schema 99"),
+        (mail("you@example.test").SerializeToString(), "another subject"),
+    ],
+    ids=["garbage", "empty", "newer", "foreign"],
+)
+async def test_what_cannot_be_read_is_set_aside_and_the_rest_flows(
+    store: JetStream, tmp_path: Path, data: bytes, reason: str
+) -> None:
+    subject = "queue.ready.example~test.broken-1"
+    await store.publish(Outgoing(subject, data))
+    async with Delivery(store, local(tmp_path)):
+        await submit(store, mail("you@example.test"))
+        await wait_queued(store)
+    assert len(stored_mails(tmp_path)) == 1
+    (dead,) = await store.page(DEAD_STREAM, "dead.>", after_sequence=0, count=10)
+    assert dead.data == data
+    assert dead.headers[SUBJECT_HEADER] == subject
+    assert reason in dead.headers[REASON_HEADER]
+
+
+# --- fairness -----------------------------------------------------------------------------------
+
+
+async def test_a_slow_destination_delays_nobody_else(store: JetStream) -> None:
+    async with SmtpPeer(delay_s=3.0) as slow, SmtpPeer() as fast:
+        config = relays(slow=f"127.0.0.1:{slow.port}", fast=f"127.0.0.1:{fast.port}")
+        async with Delivery(store, config, drain_s=0.1):
+            await submit(store, *(mail(f"you@{SLOW}") for _ in range(500)))
+            await asyncio.sleep(0.2)
+            started = time.monotonic()
+            await submit(store, *(mail(f"you@{FAST}") for _ in range(100)))
+            await fast.wait_mails(100)
+            assert time.monotonic() - started < 2
+            assert slow.most_open <= 20
+    waiting = [record for state, record in await queued(store) if state is State.DEFERRED]
+    assert waiting
+    assert all(record.attempts == 0 for record in waiting)
+
+
+async def test_a_dead_destination_is_tried_by_few_and_the_others_wait_for_it(
+    store: JetStream,
+) -> None:
+    config = relays(slow="127.0.0.1:1")
+    async with Delivery(store, config):
+        await submit(store, *(mail(f"you@{SLOW}") for _ in range(200)))
+        waiting = await wait_queued(store, *[State.DEFERRED] * 200)
+    tried = [record for record in waiting if record.attempts]
+    assert 1 <= len(tried) <= 20
+    parked = [record for record in waiting if not record.attempts]
+    now = datetime.now(UTC)
+    due = [(record.due_time.ToDatetime(tzinfo=UTC) - now).total_seconds() for record in parked]
+    assert max(due) < 310
+
+
+# --- stopping and crashing ----------------------------------------------------------------------
+
+
+async def test_a_stopping_process_finishes_what_it_has_and_gives_back_the_rest(
+    store: JetStream,
+) -> None:
+    async with SmtpPeer(delay_s=0.1) as quick, SmtpPeer(delay_s=30) as stuck:
+        config = relays(fast=f"127.0.0.1:{quick.port}", slow=f"127.0.0.1:{stuck.port}")
+        async with Delivery(store, config, drain_s=2.0):
+            await submit(store, mail(f"you@{FAST}"), mail(f"you@{SLOW}"))
+            await until(lambda: quick.connections and stuck.connections)
+        assert len(quick.mails) == 1
+        (left,) = await wait_queued(store, State.READY)
+        assert left.destination == SLOW
+    async with SmtpPeer() as peer:
+        started = time.monotonic()
+        async with Delivery(store, relays(slow=f"127.0.0.1:{peer.port}")):
+            await peer.wait_mails(1)
+        assert time.monotonic() - started < 5
+
+
+async def test_mail_flows_again_after_a_crash_of_the_server(
+    store: JetStream, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Delivery(store, local(tmp_path)):
+        await submit(store, mail("you@example.test"))
+        await wait_queued(store)
+        nats_server.kill()
+        await asyncio.sleep(0.5)
+        nats_server.start()
+        back = time.monotonic()
+        await until(lambda: store.connected, seconds=20)
+        await submit(store, mail("you@example.test"))
+        await until(lambda: len(stored_mails(tmp_path)) == 2, seconds=20)
+        assert time.monotonic() - back < 10
+
+
+async def test_a_result_is_kept_until_the_server_can_be_told(
+    store: JetStream, nats_server: NatsServer
+) -> None:
+    async with SmtpPeer(dot="250 ok") as peer:
+        async with Delivery(store, relays(fast=f"127.0.0.1:{peer.port}")):
+            peer.script(data=Then([Call(nats_server.pause), "354 go on"]))
+            await submit(store, mail(f"you@{FAST}"))
+            await peer.wait_mails(1)
+            await asyncio.sleep(1)
+            nats_server.resume()
+            await wait_queued(store)
+        assert len(peer.mails) == 1

@@ -1,0 +1,103 @@
+"""The ingress as a process: start, stop with mail in hand, metrics, mistakes of configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.support.eventually import eventually
+from tests.support.ingress_process import running_process
+from tests.support.nats_server import NatsServer
+from tests.support.programs import program
+from tests.support.scripted_policy import ScriptedPolicy, serve
+from tests.support.smtp_client import connected
+
+_TEXT = b"Subject: x\r\n\r\ntext\r\n"
+
+
+def _promtool(page: str) -> str:
+    """What promtool has to say about metrics."""
+    command = [program("promtool"), "check", "metrics"]
+    checked = subprocess.run(command, input=page, capture_output=True, text=True, check=False)
+    return checked.stdout + checked.stderr
+
+
+async def test_a_stop_finishes_the_mail_in_hand_and_ends_clean(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    policy = ScriptedPolicy()  # type: ignore[abstract]
+    async with (
+        serve(policy) as target,
+        running_process(tmp_path, nats_server, target) as ingress,
+        connected(ingress.port) as idle,
+        connected(ingress.port) as busy,
+    ):
+        await idle.hello()
+        await busy.hello()
+        await busy.begin()
+        ingress.process.send_signal(signal.SIGTERM)
+        assert (await idle.reply()).startswith("421 4.3.2 ")
+        status, _ = await ingress.get("/readyz")
+        assert status == 503
+        reply = await busy.content(_TEXT)
+        assert reply.startswith("250 2.0.0 ")
+        assert (await busy.reply()).startswith("421 4.3.2 ")
+        assert await ingress.ended() == 0
+    lines = [json.loads(line) for line in ingress.log_file.read_text().splitlines()]
+    (accepted,) = [line for line in lines if line["msg"] == "message accepted"]
+    assert accepted["message"] == reply.rpartition(" ")[2]
+    assert accepted["message"] == f"{accepted['session']}-1"
+    assert not [line for line in lines if line["level"] not in ("info", "debug")]
+
+
+async def test_metrics_pass_promtool_and_count(tmp_path: Path, nats_server: NatsServer) -> None:
+    policy = ScriptedPolicy()  # type: ignore[abstract]
+    async with (
+        serve(policy) as target,
+        running_process(tmp_path, nats_server, target) as ingress,
+    ):
+        async with connected(ingress.port) as client:
+            await client.hello()
+            await client.start_tls()
+            await client.say("EHLO client.example.net")
+            assert (await client.mail(_TEXT)).startswith("250 ")
+            await client.say("QUIT")
+            await client.ended()
+
+        async def counted() -> bool:
+            _, page = await ingress.get("/metrics")
+            return 'gatepost_ingress_sessions_total{end="quit",listener="mx"} 1.0' in page
+
+        await eventually(counted)
+        _, page = await ingress.get("/metrics")
+        assert await asyncio.to_thread(_promtool, page) == ""
+        for line in (
+            'gatepost_ingress_messages_total{listener="mx",outcome="accepted"} 1.0',
+            'gatepost_ingress_replies_total{code="250",command="CONTENT"} 1.0',
+            'gatepost_ingress_tls_sessions_total{listener="mx",version="TLSv1.3"} 1.0',
+            'gatepost_ingress_connections{listener="mx"} 0.0',
+        ):
+            assert line in page
+
+
+async def test_a_port_in_use_is_one_clear_line(tmp_path: Path, nats_server: NatsServer) -> None:
+    policy = ScriptedPolicy()  # type: ignore[abstract]
+    async with (
+        serve(policy) as target,
+        running_process(tmp_path, nats_server, target) as first,
+    ):
+        (tmp_path / "second").mkdir()
+        listeners = [{"name": "mx", "address": "127.0.0.1", "port": first.port}]
+        try:
+            async with running_process(
+                tmp_path / "second", nats_server, target, {"smtp": {"listeners": listeners}}
+            ):
+                raise AssertionError("it started")
+        except AssertionError as error:
+            said = str(error)
+    assert "smtp.listeners.0.port" in said
+    assert f"127.0.0.1:{first.port} is in use" in said
+    assert "Traceback" not in said

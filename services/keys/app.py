@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Final
+
+from prometheus_client import REGISTRY
 
 from gatepost.keys.v1.keys_pb2_grpc import add_KeyServiceServicer_to_server
 from services.common import app
@@ -18,8 +21,13 @@ from services.keys.file_store import FileStore
 from services.keys.key_service import ACCESS, SERVICE, KeyService
 from services.keys.keyring import Keyring
 from services.keys.lifecycle import Lifecycle
+from services.keys.measure import KeyMetrics
 from services.keys.sign_message import MessageSigner
 from services.keys.store import KeyStore
+from services.keys.upkeep import Upkeep
+
+_LONGEST_QUEUE_AGE: Final = timedelta(days=365)
+"""Whoever lets mail wait for longer does not mean it."""
 
 
 def run(source: ConfigSource) -> int:
@@ -42,6 +50,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     context.on_stop(Stage.CLOSE, "key generation", maker.close)
     context.on_stop(Stage.CLOSE, "signing", signer.close)
     lifecycle = Lifecycle(store, keyring, authority, _now)
+    REGISTRY.register(KeyMetrics(keyring, lifecycle.visible, _now))
     server = open_rpc_server(context, config)
     server.add(
         add_KeyServiceServicer_to_server,
@@ -52,6 +61,9 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     await server.start()
     context.spawn("config", source.follow())
     context.spawn("key store", store.follow(keyring.take))
+    upkeep = Upkeep(keyring, maker, lifecycle, _now)
+    interval = partial(_check_interval, source)
+    context.spawn("upkeep", upkeep.run(interval, partial(_queue_age, source)))
     context.spawn("keys loaded", _report_loaded(keyring, loaded, context))
 
 
@@ -63,6 +75,18 @@ async def _report_loaded(keyring: Keyring, loaded: Condition, context: Context) 
     await keyring.wait_loaded()
     loaded.meet()
     await context.stopping.wait()
+
+
+def _check_interval(source: ConfigSource) -> timedelta:
+    return source.current.keys.check_interval
+
+
+def _queue_age(source: ConfigSource) -> timedelta:
+    """How old mail in the queue can become, from `delivery.retry`; rather too much than too
+    little."""
+    retry = source.current.delivery.retry
+    longest = min((retry.max_retries + 1) * retry.interval, _LONGEST_QUEUE_AGE)
+    return min(longest, retry.max_age + retry.interval) if retry.max_age else longest
 
 
 def _now() -> datetime:

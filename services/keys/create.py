@@ -8,6 +8,7 @@ its own, so that signing goes on meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,13 @@ from services.keys.key import MAX_RECORD_NAME_OCTETS, Key, KeyType, record_name,
 from services.keys.keyring import Keyring
 from services.keys.private_key import PrivateKey, generate
 from services.keys.selector import SelectorError, proposed
+from services.keys.state import KeyState
 from services.keys.store import Entry, KeyExistsError, KeyStore
 
 _MAX_PROPOSALS: Final = 20
 """Another replica may take what we propose; more often than this it cannot be chance."""
+_NEWS_SECONDS: Final = 3.0
+"""How long news of another replica's key takes at most, while the store is well."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +94,11 @@ class KeyMaker:
                 "the request_id belongs to an earlier request that asked for another key",
                 reason="REQUEST_ID_REUSED",
             )
+        if key.state is KeyState.DELETED:
+            raise already_exists(
+                f"the key {key.selector} that this request_id made was deleted meanwhile",
+                reason="KEY_DELETED",
+            )
         return key
 
     def _check_free(self, wanted: NewKey) -> None:
@@ -104,11 +113,27 @@ class KeyMaker:
                 with store_failures():
                     entry = await self._store.create(key, private)
             except KeyExistsError:
+                known = await self._made_elsewhere(wanted, key.selector)
+                if known is not None:
+                    return known
                 taken.add(key.selector)
                 if wanted.selector or len(taken) >= _MAX_PROPOSALS:
                     raise _used(key.domain, key.selector) from None
                 continue
             return self._kept(entry, origin)
+
+    async def _made_elsewhere(self, wanted: NewKey, selector: str) -> Key | None:
+        """The key that another replica made for this very request a moment ago.
+
+        The store refused a selector that we have not heard of; the news is on its way.
+        """
+        if not wanted.request_id:
+            return None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_NEWS_SECONDS):
+                while selector not in self._keyring.selectors(wanted.domain):
+                    await self._keyring.changed()
+        return self._made_before(wanted)
 
     def _kept(self, entry: Entry, origin: str) -> Key:
         self._keyring.take(entry)

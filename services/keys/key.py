@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -83,6 +83,11 @@ class Key:
     def id(self) -> tuple[str, str]:
         """Domain and selector: what tells a key from all others."""
         return self.domain, self.selector
+
+    @property
+    def lifetime(self) -> timedelta:
+        """From its creation to its expiry; 0 for a key that does not expire."""
+        return self.expires - self.created if self.expires is not None else timedelta(0)
 
     def expired(self, now: datetime) -> bool:
         """Whether it should have been replaced by now."""

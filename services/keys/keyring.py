@@ -5,7 +5,7 @@ remembered as it was and goes on signing, with its fault known to metrics, logs 
 it is mended or retired. What nobody can read from the start (after a restart) is remembered as a
 fault of its domain: such a domain's mail must wait, since sending it unsigned would be worse.
 
-Belongs to the event loop's thread; `snapshot()` may be taken from any.
+Belongs to the event loop's thread; `present`, `damaged` and `lost` may be read from any.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Keyring:
         self._faults: dict[str, str] = {}
         """By the names of entries."""
         self._loaded = asyncio.Event()
+        self._change = asyncio.Event()
         self.lost = ""
         """Why the store cannot be read just now; blank if it can."""
 
@@ -72,8 +73,15 @@ class Keyring:
         """Return when everything was told once."""
         await self._loaded.wait()
 
+    async def changed(self) -> None:
+        """Return after the next news."""
+        await self._change.wait()
+
     def take(self, news: News) -> None:
         """Learn what the store, or a change of our own, tells."""
+        # Whoever waits is woken by this; whoever comes later waits for the next.
+        self._change.set()
+        self._change = asyncio.Event()
         match news:
             case Entry():
                 self._put(news)
@@ -108,7 +116,7 @@ class Keyring:
 
     def present(self) -> list[Key]:
         """All keys that are not deleted, in the order of domain, creation and selector."""
-        keys = [entry.key for entry in self._by_name.values()]
+        keys = [entry.key for entry in tuple(self._by_name.values())]
         kept = [key for key in keys if key.state is not KeyState.DELETED]
         return sorted(kept, key=lambda key: (key.domain, key.created, key.selector))
 
@@ -116,6 +124,11 @@ class Keyring:
         """What is wrong with the stored form of a key; blank if nothing is."""
         entry = self.find(key.domain, key.selector)
         return self._faults.get(entry.name, "") if entry else ""
+
+    @property
+    def damaged(self) -> int:
+        """How many entries are broken, or gone while their key signs."""
+        return len({*self._broken, *self._faults})
 
     @property
     def broken(self) -> Collection[Broken]:

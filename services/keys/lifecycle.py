@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from services.common.dns import Authority
-from services.common.log import INFO, WARNING, event
+from services.common.log import ERROR, INFO, WARNING, event
 from services.common.rpc.errors import failed_precondition, not_found
 from services.keys.failure import store_failures
 from services.keys.key import Key, whole_seconds
@@ -37,6 +37,9 @@ class Lifecycle:
         self._keyring = keyring
         self._authority = authority
         self._now = now
+        self.visible: dict[tuple[str, str], bool] = {}
+        """By domain and selector, for keys that sign: whether the record was visible at the last
+        look that gave a definite answer."""
 
     def entry(self, domain: str, selector: str) -> Entry:
         """The entry of a key that is not deleted."""
@@ -50,10 +53,47 @@ class Lifecycle:
     async def publication(self, domain: str, selector: str) -> tuple[Key, Publication]:
         """Look for the record of a key now, and remember that it was seen."""
         entry = self.entry(domain, selector)
-        found = await check(self._authority, entry.key)
+        found = await self._look(entry.key)
         if found.visible and not self._keyring.fault(entry.key):
             return await self._step(entry, Step.SEEN), found
         return entry.key, found
+
+    async def observe(self, key: Key) -> None:
+        """Look for the record of a key, and keep what follows from it."""
+        found = await self._look(key)
+        entry = self._keyring.find(key.domain, key.selector)
+        if entry is None or entry.key.state is not key.state or self._keyring.fault(key):
+            return  # things have moved on meanwhile
+        if found.visible:
+            await self._step(entry, Step.SEEN)
+        elif found.denied:
+            await self._step(entry, Step.UNSEEN)
+
+    async def _look(self, key: Key) -> Publication:
+        found = await check(self._authority, key)
+        if key.state is KeyState.ACTIVE:
+            self._note(key, found)
+        return found
+
+    def _note(self, key: Key, found: Publication) -> None:
+        """Remember what was found of a key that signs; silent servers change nothing."""
+        if not found.visible and not found.denied:
+            return
+        before = self.visible.get(key.id)
+        self.visible[key.id] = found.visible
+        if before and not found.visible:
+            event(
+                _log,
+                ERROR,
+                "a key signs and its record is no longer visible everywhere",
+                domain=key.domain,
+                selector=key.selector,
+                missing=found.summary,
+            )
+
+    async def end_retirement(self, key: Key) -> None:
+        """Nothing that the key signed can be under way any more."""
+        await self._step(self.entry(key.domain, key.selector), Step.AGED)
 
     async def activate(self, domain: str, selector: str, *, override: bool) -> Key:
         """Let a key sign, if its record is visible everywhere or somebody takes the blame."""
@@ -62,9 +102,9 @@ class Lifecycle:
             return entry.key
         step = Step.ACTIVATE_UNSEEN if override else Step.ACTIVATE
         self._check(entry, step)
-        found = await check(self._authority, entry.key)
+        found = await self._look(entry.key)
         if found.visible:
-            return await self._step(entry, Step.ACTIVATE)
+            return await self._begin(entry, Step.ACTIVATE, found)
         if not override:
             raise failed_precondition(
                 f"the record {entry.key.record_name} is not visible everywhere: {found.summary}",
@@ -78,7 +118,12 @@ class Lifecycle:
             selector=selector,
             missing=found.summary,
         )
-        return await self._step(entry, Step.ACTIVATE_UNSEEN)
+        return await self._begin(entry, Step.ACTIVATE_UNSEEN, found)
+
+    async def _begin(self, entry: Entry, step: Step, found: Publication) -> Key:
+        key = await self._step(entry, step)
+        self._note(key, found)
+        return key
 
     async def retire(self, domain: str, selector: str, *, leave_unsigned: bool) -> Key:
         """Let a key sign no more."""
@@ -127,6 +172,8 @@ class Lifecycle:
             raise failed_precondition(str(error), reason="WRONG_STATE") from error
         if key is entry.key:
             return key
+        if key.state is not KeyState.ACTIVE:
+            self.visible.pop(key.id, None)
         with store_failures():
             if key.state is KeyState.DELETED:
                 kept = await self._store.erase(entry, key)

@@ -29,6 +29,11 @@ def _notes(key: Key, now: datetime) -> Iterator[str]:
     else:
         yield "many receivers cannot verify Ed25519 yet: keep an RSA key active beside it"
     match key.state:
+        case KeyState.PENDING | KeyState.PUBLISHED if key.predecessor:
+            yield (
+                f"made to replace {key.predecessor}: publish the record, and it takes over when"
+                " that key expires"
+            )
         case KeyState.PENDING:
             yield "publish the record, then activate the key"
         case KeyState.ACTIVE if key.published is None:

@@ -54,7 +54,7 @@ class KeysDomain:
         key: pb.Key = self.call("GetKey", selector=selector).key
         return key
 
-    def keys(self) -> list[pb.Key]:
+    def all_keys(self) -> list[pb.Key]:
         """All keys of the domain."""
         return list(self.call("ListKeys").keys)
 

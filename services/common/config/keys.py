@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from services.common.config.types import FilePath, Section
+from services.common.config.types import Duration, FilePath, Section
 from services.common.dns.servers import parse_server
 
 
@@ -27,10 +28,13 @@ class Keys(Section):
     """DKIM keys."""
 
     store: KeyStoreKind = KeyStoreKind.FILE
-    """`file`: one file for each key in `directory`, readable by nobody else."""
+    """*restart* `file`: one file for each key in `directory`, readable by nobody else."""
     directory: FilePath = Path("/var/lib/gatepost/keys")
-    """Made if it is missing. Back it up: it holds the only copies of the private keys."""
+    """*restart* Made if it is missing. Back it up: it holds the only copies of the private keys."""
+    check_interval: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(minutes=1)
+    """How often records that are not published yet are looked for, and keys that expire replaced.
+    The records of keys that sign are looked for at every tenth time."""
     publication_servers: tuple[Annotated[str, AfterValidator(_server)], ...] = ()
-    """The servers that are asked whether a key's record is visible, `address` or `address:port`.
-    Blank: all authoritative servers of the zone, which are found by its NS records. Name others
-    where those cannot be reached from this machine, or are not the ones that the world asks."""
+    """*restart* The servers that are asked whether a key's record is visible, `address` or
+    `address:port`. Blank: all authoritative servers of the zone, which are found by its NS records.
+    Name others where those cannot be reached from this machine, or are not what the world asks."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from google.protobuf import duration_pb2
+
 from gatepost.policy.v1 import policy_pb2 as pb
 from gatepost.policy.v1 import verdict_pb2
 from services.common.mail.reply import Reply
-from services.policy.requests import RECIPIENT
 from services.policy.verdict import Action, Result, Verdict
 
 _ACTIONS = {
@@ -25,21 +26,17 @@ def reply_message(reply: Reply) -> verdict_pb2.Reply:
 
 def result_message(result: Result, *, with_evidence: bool = True) -> verdict_pb2.CheckResult:
     """A result as a message."""
-    message = verdict_pb2.CheckResult(
+    seconds, nanos = divmod(round(result.elapsed_s * 1e9), 1_000_000_000)
+    facts = result.evidence if with_evidence else ()
+    return verdict_pb2.CheckResult(
         check=result.check,
         result=result.result,
         objects=result.objects,
         configured_action=_ACTIONS[result.action],
         explanation=result.explanation,
+        evidence=[verdict_pb2.Evidence(name=name, value=value) for name, value in facts],
+        elapsed=duration_pb2.Duration(seconds=seconds, nanos=nanos),
     )
-    message.elapsed.nanos = min(round(result.elapsed_s * 1e9), 999_999_999)
-    message.elapsed.seconds = int(result.elapsed_s)
-    if result.elapsed_s >= 1:
-        message.elapsed.nanos = round((result.elapsed_s % 1) * 1e9) % 1_000_000_000
-    if with_evidence:
-        for name, value in result.evidence:
-            message.evidence.add(name=name, value=value)
-    return message
 
 
 def verdict_message(
@@ -55,13 +52,12 @@ def verdict_message(
 
 
 def recipient_answer(
-    recipient: str, verdict: Verdict, deliver_to: Sequence[str], *, with_evidence: bool
+    recipient: str,
+    verdict: Verdict,
+    deliver_to: Sequence[str],
+    results: Iterable[verdict_pb2.CheckResult],
 ) -> pb.RecipientAnswer:
-    """The verdict on one recipient; a long list of them is told without the sender's evidence."""
-    results = [
-        result_message(result, with_evidence=with_evidence or result.check == RECIPIENT)
-        for result in verdict.results
-    ]
+    """The verdict on one recipient, with its results as messages."""
     taken = verdict.action in (Action.ACCEPT, Action.SPAM)
     return pb.RecipientAnswer(
         recipient=recipient,

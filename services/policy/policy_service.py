@@ -17,7 +17,6 @@ from gatepost.policy.v1 import policy_pb2_grpc, verdict_pb2
 from gatepost.queue.v1 import event_pb2
 from services.common.dns import Resolver
 from services.common.log import WARNING, event
-from services.common.mail.address import AddressError, parse_mailbox
 from services.common.mail.reply import RECIPIENT_OK, SENDER_OK
 from services.common.rpc.errors import not_found, unavailable, unimplemented
 from services.common.store import StoreError
@@ -89,17 +88,20 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         if not request.dry_run:
             judge.count_results(results)
             judge.count_verdict("envelope", verdict)
-        response = pb.CheckEnvelopeResponse(
-            verdict=verdict_message(verdict, [result_message(result) for result in results])
-        )
-        with_evidence = len(request.recipients) <= MAX_WITH_EVIDENCE
+        told = [result_message(result) for result in results]
+        response = pb.CheckEnvelopeResponse(verdict=verdict_message(verdict, told))
+        if len(request.recipients) > MAX_WITH_EVIDENCE:
+            told = [result_message(result, with_evidence=False) for result in results]
         for recipient in request.recipients:
+            table = rules.table_for_address(recipient)
+            is_general = table is rules.table or not found
+            own = results if is_general else judge.apply(ENVELOPE_CHECKS, found, table)
             decision, way = await self._judge_recipient(
-                recipient, rules, envelope, found, dry_run=request.dry_run
+                recipient, rules, envelope, own, dry_run=request.dry_run
             )
-            answer = recipient_answer(
-                recipient, decision, way.deliver_to, with_evidence=with_evidence
-            )
+            own_told = told if is_general else map(result_message, own)
+            last = result_message(decision.results[-1])
+            answer = recipient_answer(recipient, decision, way.deliver_to, [*own_told, last])
             response.recipients.append(answer)
             if decision.action is Action.REFUSE and not request.dry_run:
                 self._tell(request, [recipient], answer.verdict, [])
@@ -119,7 +121,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             rules, envelope, context, dry_run=request.dry_run, known=known
         )
         more = await self._find_message(rules, mail, context, dry_run=request.dry_run)
-        table = rules.table_for_all(_domains(request.recipients))
+        table = rules.table_for_all(request.recipients)
         before = judge.apply(ENVELOPE_CHECKS, found, table) if found else []
         after = judge.apply(MESSAGE_CHECKS, more, table) if more else []
         verdict = decide([*before, *after])
@@ -204,13 +206,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         recipient: str,
         rules: Rules,
         envelope: Envelope,
-        found: list[judge.Found],
+        results: list[Result],
         *,
         dry_run: bool,
     ) -> tuple[Verdict, Route]:
+        """The verdict, whose last result is the recipient's own, and the way of the mail."""
         way = await self._route(recipient, rules, envelope)
-        table = rules.table_for(_domain(recipient))
-        results = judge.apply(ENVELOPE_CHECKS, found, table) if found else []
         verdict = decide([*results, _recipient_result(way)], accepted=RECIPIENT_OK)
         taken = verdict.action in (Action.ACCEPT, Action.SPAM)
         if taken and way.creates is not None and not dry_run:
@@ -287,17 +288,6 @@ def _seconds_left(rules: Rules, context: _Context) -> float:
     seconds = rules.config.policy.check_timeout.total_seconds()
     left = context.time_remaining()
     return seconds if left is None else min(seconds, max(left - MARGIN_S, left / 2))
-
-
-def _domain(recipient: str) -> str:
-    try:
-        return parse_mailbox(recipient, smtputf8=True).domain
-    except AddressError:
-        return ""
-
-
-def _domains(recipients: Any) -> set[str]:
-    return set(map(_domain, recipients))
 
 
 def _recipient_result(way: Route) -> Result:

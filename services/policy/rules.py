@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from services.common.config.model import Config
 from services.common.config.source import ConfigSource
 from services.common.config.types import Section
+from services.common.mail.address import AddressError, parse_mailbox
 from services.policy.subject import IPAddress
 from services.policy.verdict import Action, ActionTable
 
@@ -36,13 +37,20 @@ class Rules:
         }
         self._trusted: tuple[IPv4Network | IPv6Network, ...] = policy.networks.trusted
 
-    def table_for(self, domain: str) -> ActionTable:
-        """What applies to mail for a recipient in this domain."""
+    def table_for_address(self, recipient: str) -> ActionTable:
+        """What applies to mail for this recipient; the general table if it is no address."""
+        if not self._by_domain:
+            return self.table
+        try:
+            domain = parse_mailbox(recipient, smtputf8=True).domain
+        except AddressError:
+            return self.table
         return self._by_domain.get(domain, self.table)
 
-    def table_for_all(self, domains: Iterable[str]) -> ActionTable:
-        """What applies to one mail for recipients in these domains."""
-        tables = list({id(table): table for table in map(self.table_for, domains)}.values())
+    def table_for_all(self, recipients: Iterable[str]) -> ActionTable:
+        """What applies to one mail for all of these recipients."""
+        found = map(self.table_for_address, recipients)
+        tables = list({id(table): table for table in found}.values())
         return reduce(ActionTable.strictest, tables) if tables else self.table
 
     def trusts(self, address: IPAddress) -> bool:

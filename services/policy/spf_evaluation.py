@@ -19,6 +19,8 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import spf
 
@@ -42,6 +44,10 @@ _LITERAL_TERM = re.compile(
 )
 
 _log = logging.getLogger(__name__)
+
+# Reading terms is most of the work, and big senders' records come with every other mail.
+_MAX_TERMS = 10_000
+_terms: dict[tuple[str, str, str], tuple[object, ...]] = {}
 
 _Key = tuple[str, RecordType]
 
@@ -176,6 +182,26 @@ class _Run(spf.query):  # type: ignore[misc]  # pyspf has no types
                 raise spf.PermError(problem)
         return record
 
+    def validate_mechanism(self, mech: str) -> tuple[object, ...]:
+        """What a term says. Without macros that is always the same for a domain and a family."""
+        if "%" in mech:
+            read: tuple[object, ...] = super().validate_mechanism(mech)
+            return read
+        known = _terms.get((mech, self.d, self.v))
+        if known is None:
+            known = super().validate_mechanism(mech)
+            if len(_terms) >= _MAX_TERMS:
+                _terms.clear()
+            _terms[mech, self.d, self.v] = known
+        return known
+
+    def cidrmatch(self, ipaddrs: Iterable[str], n: int) -> bool:
+        """Whether the client is in one of these networks."""
+        try:
+            return any(self.ipaddr in _network(address, n) for address in ipaddrs)
+        except ValueError as error:
+            raise spf.PermError(str(error)) from error
+
     def validated_ptrs(self) -> list[str]:
         """RFC 7208 §5.5: those of ten names that lead back. What cannot be looked up does not."""
         try:
@@ -216,6 +242,11 @@ class _Run(spf.query):  # type: ignore[misc]  # pyspf has no types
                 raise _Missing(key)
             self._answers[key] = answer
         return answer
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str, prefix: int) -> IPv4Network | IPv6Network:
+    return ip_network(address).supernet(new_prefix=prefix)
 
 
 def _size_problem(record: bytes, total: int) -> str:

@@ -7,10 +7,10 @@ a DNS server did, and it asks nobody but the parts in `Means`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from services.common.config.policy import Policy
 from services.common.dns import Answer, RecordType, Resolver, Status
@@ -71,13 +71,15 @@ class Check(Generic[S]):
 
     name: str
     """As its setting in `policy.actions`."""
-    find: Callable[[S, Means], Awaitable[Finding]]
+    find: Callable[[S, Means], Coroutine[Any, Any, Finding]]
     refusal: Reply
     """The reply when it objects and the action is `refuse`."""
     refusals: Mapping[str, Reply] = field(default_factory=dict)
     """Other replies for some results."""
     deferral: Reply = CANNOT_TELL
     """The reply when it cannot tell and `on_error` is `defer`."""
+    only_dns: bool = True
+    """It waits for nothing but DNS, so that it can be tried at once with what is known already."""
 
     def refusal_for(self, result: str) -> Reply:
         """The reply when this result refuses the mail."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -98,6 +99,7 @@ class Connection:
                     ping_interval=10,
                     max_outstanding_pings=2,
                     pending_size=0,
+                    inbox_prefix=inbox_prefix(settings.username),
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
@@ -133,6 +135,14 @@ class Connection:
         CONNECTED.set(int(connected))
         for callback in self._on_change:
             callback(connected)
+
+
+def inbox_prefix(username: str) -> str:
+    """Where answers to this user come: of its own, so that a server can keep others from reading.
+
+    A name that cannot be a part of a subject has to do with the place that all users share.
+    """
+    return f"_INBOX.{username}" if re.fullmatch(r"[A-Za-z0-9_-]+", username) else "_INBOX"
 
 
 async def _nothing() -> None:

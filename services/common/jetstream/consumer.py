@@ -57,7 +57,7 @@ class Consumer:
     def __init__(self, client: Client, stream: str, durable: str) -> None:
         self._client = client
         self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
-        self._inbox = client.new_inbox()
+        self._inbox = ""
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
         self._subscription: Subscription | None = None
         self._pulls = 0
@@ -70,6 +70,9 @@ class Consumer:
         if not self._client.is_connected:
             raise Unavailable("not connected to NATS")
         self._pulls += 1
+        if self._subscription is None:
+            # Not before: until it is connected the client does not know the inboxes of its user.
+            self._inbox = self._client.new_inbox()
         reply = f"{self._inbox}.{self._pulls}"
         with translated():
             if self._subscription is None:

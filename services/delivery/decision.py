@@ -72,7 +72,8 @@ def decide(
             action = Action.FAILED
         else:
             waits = True
-            record.wait_reason = str(result.reply)
+            said_by = f"{result.next_hop}: " if result.next_hop else ""
+            record.wait_reason = f"{said_by}{result.reply}"
         if action is not None and _wanted(record, recipient, action):
             notices.setdefault(action, []).append(recipient)
     if not waits:

@@ -67,7 +67,7 @@ PARKED = Counter(
 )
 
 BUSY: Final = "waits for its turn at the next hop"
-FAILING: Final = "the next hop is left alone for a while"
+FAILING: Final = "is left alone for a while"
 INTERNAL: Final = Reply(451, "4.3.0", "An internal error; it is in the log of delivery")
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Worker:
             return
         parked = await self._slots.take(route.key)
         if parked is not None:
-            await self._park(hand, parked)
+            await self._park(hand, parked, route.key)
             return
         started = time.monotonic()
         failure = None
@@ -216,7 +216,7 @@ class Worker:
 
     # --- no attempt -----------------------------------------------------------------------------
 
-    async def _park(self, hand: Hand, parked: Parked) -> None:
+    async def _park(self, hand: Hand, parked: Parked, next_hop: str) -> None:
         if parked.failure is None:
             await self._put_back(hand, timedelta(seconds=parked.seconds), BUSY, reason="busy")
             return
@@ -226,7 +226,7 @@ class Worker:
             failed = result_of(parked.failure)
             await self._settle(hand, Attempt([failed] * len(pending(hand.record))))
             return
-        why = f"{FAILING}: {parked.failure}"
+        why = f"{next_hop} {FAILING}: {parked.failure}"
         await self._put_back(hand, timedelta(seconds=parked.seconds), why, reason="failing")
 
     async def _put_back(self, hand: Hand, wait: timedelta, why: str, *, reason: str) -> None:

@@ -25,9 +25,9 @@ def dns() -> Iterator[DnsServer]:
 
 
 @pytest.fixture(scope="module")
-def sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sink]:
+def sink() -> Iterator[Sink]:
     """The next hop of relay.test: Postfix's smtp-sink."""
-    started = Sink(tmp_path_factory.mktemp("sink"))
+    started = Sink()
     started.start()
     yield started
     started.close()

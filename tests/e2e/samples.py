@@ -8,16 +8,16 @@ from email.message import EmailMessage
 _BINARY = random.Random(5).randbytes(3_600_000)
 
 
-def plain(marker: str) -> bytes:
+def plain(marker: str, author: str) -> bytes:
     """1 KB of text."""
     lines = [f"line {n}: the quick brown fox jumps over the lazy dog" for n in range(16)]
-    return _mail(marker, "\n".join(lines))
+    return _mail(marker, author, "\n".join(lines))
 
 
-def with_attachment(marker: str) -> bytes:
+def with_attachment(marker: str, author: str) -> bytes:
     """5 MB: a text and a binary file in base64."""
     message = EmailMessage()
-    message["From"] = "alice@example.org"
+    message["From"] = author
     message["To"] = "you@example.test"
     message["Subject"] = marker
     message["Date"] = "Mon, 02 Nov 2026 10:00:00 +0000"
@@ -29,7 +29,7 @@ def with_attachment(marker: str) -> bytes:
     return message.as_bytes().replace(b"\n", b"\r\n")
 
 
-def eight_bit(marker: str) -> bytes:
+def eight_bit(marker: str, author: str) -> bytes:
     """UTF-8 text with an 8-bit body."""
     body = "Grüße aus Köln, 日本語, emoji 🦊\nÄÖÜ äöü ß\n"
     fields = (
@@ -37,20 +37,20 @@ def eight_bit(marker: str) -> bytes:
         "Content-Type: text/plain; charset=utf-8\n"
         "Content-Transfer-Encoding: 8bit\n"
     )
-    return _mail(marker, body, fields)
+    return _mail(marker, author, body, fields)
 
 
-def dots(marker: str) -> bytes:
+def dots(marker: str, author: str) -> bytes:
     """Lines that dot-stuffing is about."""
-    return _mail(marker, ".\n..\n...\n.leading\nmiddle.dot\n.\n\n.\nend.\n.")
+    return _mail(marker, author, ".\n..\n...\n.leading\nmiddle.dot\n.\n\n.\nend.\n..\nlast")
 
 
 SAMPLES = {"1 KB": plain, "5 MB": with_attachment, "8-bit": eight_bit, "dots": dots}
 
 
-def _mail(marker: str, body: str, more_fields: str = "") -> bytes:
+def _mail(marker: str, author: str, body: str, more_fields: str = "") -> bytes:
     text = (
-        "From: alice@example.org\n"
+        f"From: {author}\n"
         "To: you@example.test\n"
         f"Subject: {marker}\n"
         "Date: Mon, 02 Nov 2026 10:00:00 +0000\n"

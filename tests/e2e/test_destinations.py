@@ -36,13 +36,14 @@ def events(installation: Installation, message_id: str) -> list[dict]:
 
 def test_three_recipients_in_three_domains(installation: Installation, sink: Sink) -> None:
     marker = uuid4().hex
-    mail = SAMPLES["dots"](marker)
+    mail = SAMPLES["dots"](marker, SENDER)
     local = ("you@example.test", "me@second.test")
     before = {address: len(installation.mail(address)) for address in local}
     message_id = send(installation, [*local, "them@relay.test"], mail)
     for address in local:
         arrived = installation.wait_mail(address, before[address] + 1)[-1]
         assert below_trace_fields(arrived, mail)
+    wait_gone(installation, message_id)
     assert below_trace_fields(sink.wait(marker.encode()), mail)
     attempts = [e["attempt"] for e in events(installation, message_id) if "attempt" in e]
     assert sorted(a["destination"] for a in attempts) == [
@@ -54,15 +55,15 @@ def test_three_recipients_in_three_domains(installation: Installation, sink: Sin
 
 def test_a_large_mail_reaches_the_relay_unchanged(installation: Installation, sink: Sink) -> None:
     marker = uuid4().hex
-    mail = SAMPLES["5 MB"](marker)
-    send(installation, ["them@relay.test"], mail)
+    mail = SAMPLES["5 MB"](marker, SENDER)
+    wait_gone(installation, send(installation, ["them@relay.test"], mail))
     assert below_trace_fields(sink.wait(marker.encode()), mail)
 
 
 def test_a_next_hop_that_is_down_is_waited_for(installation: Installation, sink: Sink) -> None:
     marker = uuid4().hex
-    mail = SAMPLES["1 KB"](marker)
-    sink.close()
+    mail = SAMPLES["1 KB"](marker, SENDER)
+    sink.stop()
     try:
         message_id = send(installation, ["them@relay.test"], mail)
         entry = deferred(installation, message_id)
@@ -75,8 +76,8 @@ def test_a_next_hop_that_is_down_is_waited_for(installation: Installation, sink:
         assert "deferred" in shown.stdout
     finally:
         sink.start()
-    assert below_trace_fields(sink.wait(marker.encode()), mail)
     wait_gone(installation, message_id)
+    assert below_trace_fields(sink.wait(marker.encode()), mail)
 
 
 def deferred(installation: Installation, message_id: str, *, seconds: float = 20) -> dict:

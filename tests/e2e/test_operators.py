@@ -70,10 +70,10 @@ def test_an_envelope_can_be_checked_with_evidence(installation: Installation) ->
     asked = grpcurl(installation, "policy", "-d", json.dumps(question), method)
     assert asked.returncode == 0, asked.stderr
     answer = json.loads(asked.stdout)
-    assert answer["recipients"][0]["deliverTo"] == ["you@example.test"]
+    assert answer["recipients"][0]["deliver_to"] == ["you@example.test"]
     verdict = answer["recipients"][0]["verdict"]
     assert verdict["action"] == "ACTION_SPAM"
-    results = {result["check"]: result for result in verdict["checkResults"]}
+    results = {result["check"]: result for result in verdict["check_results"]}
     assert results["spf_mismatch"]["result"] == "fail"
     facts = json.dumps(results["spf_mismatch"]["evidence"])
     assert "v=spf1 ip4:127.0.0.1 -all" in facts

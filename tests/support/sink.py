@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,14 +18,15 @@ _ASK_AGAIN_SECONDS = 0.02
 
 
 class Sink:
-    """One smtp-sink. `start` and `close` may alternate; the port stays."""
+    """One smtp-sink. `start` and `stop` may alternate; the port stays. `close` once."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, *options: str) -> None:
         self.port = free_port()
-        self._folder = folder
+        # Not below pytest's folders: smtp-sink becomes another user, who cannot go there.
+        self._folder = Path(tempfile.mkdtemp(prefix="smtp-sink-"))
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        folder.chmod(0o777)  # smtp-sink drops its privileges
+        self._folder.chmod(0o777)
 
     def start(self) -> None:
         """Start, and return when it listens."""
@@ -56,7 +59,12 @@ class Sink:
             return False
 
     def close(self) -> None:
-        """End it. Harmless twice."""
+        """End it and remove what it kept."""
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def stop(self) -> None:
+        """End it; it can be started again. Harmless twice."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)

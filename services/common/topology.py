@@ -34,6 +34,9 @@ MAX_ACK_PENDING: Final = 2000
 
 BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts")
 
+CALLOUTS_MAX_AGE_S: Final = 7 * 24 * 3600
+"""What a mail exchange said a week ago is forgotten: strangers choose how many there are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologySettings:
@@ -82,11 +85,13 @@ def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
         },
     }
     for bucket in BUCKETS:
+        max_age = CALLOUTS_MAX_AGE_S if bucket == "callouts" else 0
         table[f"KV_{bucket}"] = {
             **common,
             "subjects": [f"$KV.{bucket}.>"],
             "retention": "limits",
             "max_msgs_per_subject": 1,
+            "max_age": _nanoseconds(max_age),
             "discard": "new",
             "allow_rollup_hdrs": True,
             "deny_delete": True,

@@ -8,6 +8,8 @@ from services.common.app import Context, Stage
 from services.common.config.source import ConfigSource
 from services.common.rpc.auth import CHANGE, SERVE, VIEW, check_unless_dry_run, methods
 from services.common.wiring import open_resolver, open_rpc_server, open_store, process
+from services.policy.callout.callouts import Callouts
+from services.policy.callout.memory import CalloutMemory
 from services.policy.directory import AccountDirectory
 from services.policy.directory_service import DirectoryService
 from services.policy.dry_resolver import DryResolver
@@ -54,7 +56,8 @@ async def _start(context: Context, source: ConfigSource) -> None:
     directory = AccountDirectory(store)
     passwords = Passwords()
     events = Events(store)
-    parts = Parts(rules, resolver, DryResolver(resolver, for_dry_runs), directory, events)
+    callouts = Callouts(CalloutMemory(store))
+    parts = Parts(rules, resolver, DryResolver(resolver, for_dry_runs), directory, events, callouts)
 
     server = open_rpc_server(context, config)
     server.add(
@@ -79,6 +82,7 @@ async def _start(context: Context, source: ConfigSource) -> None:
     context.on_stop(Stage.CLOSE, "dns", resolver.close)
     context.on_stop(Stage.CLOSE, "dns of dry runs", for_dry_runs.close)
     context.on_stop(Stage.CLOSE, "passwords", close_passwords)
+    context.on_stop(Stage.CLOSE, "callouts", callouts.close)
     # After the last answer and before the publishers are stopped.
     context.on_stop(Stage.RPC, "events", events.drain)
     await server.start()

@@ -11,11 +11,10 @@ change unseen. Raises `StoreError` where the store cannot answer, and nothing el
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -33,15 +32,13 @@ from services.policy.account import (
     decode,
     domain_prefix,
 )
+from services.policy.store_deadline import in_time
 
 BUCKET = "accounts"
 FRESH_S = 10.0
 STALE_S = 3600.0
 MAX_REMEMBERED = 20_000
 """A key and a number each: about 4 MB when full."""
-
-STORE_SECONDS = 1.5
-"""An ingress waits two seconds for a verdict; a store that takes longer is away."""
 
 _READS_AT_ONCE = 32
 
@@ -143,7 +140,7 @@ class AccountDirectory:
         record = AccountRecord(str(address_of(key)), origin, now, now, password_hash)
         bucket = await self._open()
         try:
-            async with _in_time():
+            async with in_time():
                 await bucket.create(key, record.encode())
         except Conflict as error:
             raise AccountExists(record.address) from error
@@ -159,7 +156,7 @@ class AccountDirectory:
             raise NoSuchAccount(str(address))
         record = replace(stored.record, password_hash=password_hash, updated=self._now())
         bucket = await self._open()
-        async with _in_time():
+        async with in_time():
             await bucket.update(account_key(address), record.encode(), revision=stored.revision)
         event(_log, INFO, "password changed", account=record.address)
         return record
@@ -171,7 +168,7 @@ class AccountDirectory:
             raise NoSuchAccount(str(address))
         key = account_key(address)
         bucket = await self._open()
-        async with _in_time():
+        async with in_time():
             await bucket.delete(key, revision=stored.revision)
         self._remember(key, exists=False)
         event(_log, INFO, "account deleted", account=stored.record.address)
@@ -199,13 +196,13 @@ class AccountDirectory:
         if not self._store.connected:
             raise Unavailable("not connected to NATS")
         if self._bucket is None:
-            async with _in_time():
+            async with in_time():
                 self._bucket = await self._store.bucket(BUCKET)
         return self._bucket
 
     async def _read(self, key: str) -> tuple[bytes, int] | None:
         bucket = await self._open()
-        async with _in_time():
+        async with in_time():
             return await bucket.get(key)
 
     def _remember(self, key: str, *, exists: bool) -> None:
@@ -233,7 +230,7 @@ class AccountDirectory:
                 break
             value = f"{self._hour()} {count + 1}".encode()
             try:
-                async with _in_time():
+                async with in_time():
                     if revision:
                         await bucket.update(_counter_key(domain), value, revision=revision)
                     else:
@@ -249,13 +246,3 @@ class AccountDirectory:
 
 def _counter_key(domain: str) -> str:
     return f"created.{domain.replace('.', '_')}"
-
-
-@contextlib.asynccontextmanager
-async def _in_time() -> AsyncIterator[None]:
-    """Turns a store that is late into one that is away."""
-    try:
-        async with asyncio.timeout(STORE_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise Unavailable(f"no answer within {STORE_SECONDS} s") from error

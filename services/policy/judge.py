@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from time import perf_counter
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from prometheus_client import Counter, Histogram
 
 from services.common.dns import Answer, RecordType, Resolver
 from services.common.log import ERROR, event
-from services.policy.checks.check import Check, Finding, Means, unknown
+from services.policy.checks.check import Check, Finding, Means, Standing, unknown
 from services.policy.verdict import Action, ActionTable, Result, Verdict, judged
 
 CHECKS = Counter(
@@ -125,18 +125,35 @@ def _too_late(seconds: float) -> Found:
     return unknown(f"The check did not end within {seconds:.1f} s."), seconds
 
 
-def apply(checks: Sequence[Check[S]], found: Sequence[Found], table: ActionTable) -> list[Result]:
-    """What the configuration makes of the findings."""
+@dataclass(frozen=True, slots=True)
+class Findings(Generic[S]):
+    """What some checks found, before any configuration is applied to it."""
+
+    checks: Sequence[Check[S]]
+    found: Sequence[Found]
+
+    def results(self, table: ActionTable) -> list[Result]:
+        """What the configuration makes of the findings."""
+        return [
+            judged(
+                finding,
+                check=check.name,
+                table=table,
+                refusal=check.refusal_for(finding.result),
+                deferral=check.deferral,
+                elapsed_s=elapsed,
+            )
+            for check, (finding, elapsed) in zip(self.checks, self.found, strict=True)
+        ]
+
+
+def that_matter(checks: Sequence[Check[S]], tables: Sequence[ActionTable]) -> list[Check[S]]:
+    """The checks to run: those that burden others only where something depends on them."""
     return [
-        judged(
-            finding,
-            check=check.name,
-            table=table,
-            refusal=check.refusal_for(finding.result),
-            deferral=check.deferral,
-            elapsed_s=elapsed,
-        )
-        for check, (finding, elapsed) in zip(checks, found, strict=True)
+        check
+        for check in checks
+        if not check.only_if_it_matters
+        or any(table.action(check.name, Standing.OBJECTS) is not Action.ACCEPT for table in tables)
     ]
 
 

@@ -6,7 +6,7 @@ A dry run goes the same way as real mail. What it leaves out is counting, creati
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from services.common.store import StoreError
 from services.policy import judge
 from services.policy.answers import recipient_answer, result_message, verdict_message
 from services.policy.authentication import authenticate
+from services.policy.callout.callouts import Callouts
 from services.policy.checks.check import Finding, Means, Standing
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
 from services.policy.directory import AccountDirectory, LimitReached
@@ -39,7 +40,7 @@ from services.policy.requests import (
 )
 from services.policy.rules import Rules, RulesSource
 from services.policy.subject import Envelope, Mail
-from services.policy.verdict import Action, Result, Verdict, decide
+from services.policy.verdict import Action, ActionTable, Result, Verdict, decide
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Parts:
     """For dry runs: knows what `resolver` knows, and keeps what it learns to itself."""
     directory: AccountDirectory
     events: Events
+    callouts: Callouts
 
 
 class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
@@ -82,8 +84,11 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         check_recipients(request.recipients, count=len(request.recipients))
         check_message_id(request.message_id, dry_run=request.dry_run)
         rules = self._parts.rules.current
-        found = await self._find_envelope(rules, envelope, context, dry_run=request.dry_run)
-        results = judge.apply(ENVELOPE_CHECKS, found, rules.table) if found else []
+        tables = [rules.table_for_address(recipient) for recipient in request.recipients]
+        findings = await self._find_envelope(
+            rules, envelope, context, [rules.table, *tables], dry_run=request.dry_run
+        )
+        results = findings.results(rules.table)
         verdict = decide(results, accepted=SENDER_OK)
         if not request.dry_run:
             judge.count_results(results)
@@ -92,10 +97,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         response = pb.CheckEnvelopeResponse(verdict=verdict_message(verdict, told))
         if len(request.recipients) > MAX_WITH_EVIDENCE:
             told = [result_message(result, with_evidence=False) for result in results]
-        for recipient in request.recipients:
-            table = rules.table_for_address(recipient)
-            is_general = table is rules.table or not found
-            own = results if is_general else judge.apply(ENVELOPE_CHECKS, found, table)
+        for recipient, table in zip(request.recipients, tables, strict=True):
+            is_general = table is rules.table
+            own = results if is_general else findings.results(table)
             decision, way = await self._judge_recipient(
                 recipient, rules, envelope, own, dry_run=request.dry_run
             )
@@ -117,13 +121,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         known = read_results(request.envelope_results, _CHECKS, count=len(request.envelope_results))
         mail = read_mail(request, envelope)
         rules = self._parts.rules.current
-        found = await self._find_envelope(
-            rules, envelope, context, dry_run=request.dry_run, known=known
-        )
-        more = await self._find_message(rules, mail, context, dry_run=request.dry_run)
         table = rules.table_for_all(request.recipients)
-        before = judge.apply(ENVELOPE_CHECKS, found, table) if found else []
-        after = judge.apply(MESSAGE_CHECKS, more, table) if more else []
+        of_envelope = await self._find_envelope(
+            rules, envelope, context, [table], dry_run=request.dry_run, known=known
+        )
+        of_message = await self._find_message(rules, mail, context, dry_run=request.dry_run)
+        before, after = of_envelope.results(table), of_message.results(table)
         verdict = decide([*before, *after])
         if not request.dry_run:
             judge.count_results([*(r for r in before if r.check not in known), *after])
@@ -169,35 +172,45 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         rules: Rules,
         envelope: Envelope,
         context: _Context,
+        tables: Sequence[ActionTable],
         *,
         dry_run: bool,
         known: Mapping[str, Finding] | None = None,
-    ) -> list[judge.Found]:
-        """In the order of the table; empty for mail that is not judged."""
+    ) -> judge.Findings[Envelope]:
+        """In the order of the table of checks; nothing for mail that is not judged."""
         if _is_exempt(rules, envelope):
-            return []
+            return judge.Findings((), ())
         known = known or {}
-        missing = [check for check in ENVELOPE_CHECKS if check.name not in known]
+        wanted = judge.that_matter(ENVELOPE_CHECKS, tables)
+        missing = [check for check in wanted if check.name not in known]
         found = await judge.run_checks(
             missing, envelope, self._means(rules, dry_run), seconds=_seconds_left(rules, context)
         )
-        fresh = dict(zip([check.name for check in missing], found, strict=True))
-        return [fresh.get(check.name) or (known[check.name], 0.0) for check in ENVELOPE_CHECKS]
+        told = {name: (finding, 0.0) for name, finding in known.items()}
+        told |= zip([check.name for check in missing], found, strict=True)
+        checks = [check for check in ENVELOPE_CHECKS if check.name in told]
+        return judge.Findings(checks, [told[check.name] for check in checks])
 
     async def _find_message(
         self, rules: Rules, mail: Mail, context: _Context, *, dry_run: bool
-    ) -> list[judge.Found]:
+    ) -> judge.Findings[Mail]:
         if _is_exempt(rules, mail.envelope):
-            return []
+            return judge.Findings((), ())
         means = self._means(rules, dry_run)
         await authenticate(mail, means, seconds=_seconds_left(rules, context))
-        return await judge.run_checks(
+        found = await judge.run_checks(
             MESSAGE_CHECKS, mail, means, seconds=_seconds_left(rules, context)
         )
+        return judge.Findings(MESSAGE_CHECKS, found)
 
     def _means(self, rules: Rules, dry_run: bool) -> Means:
-        resolver = self._parts.dry_resolver if dry_run else self._parts.resolver
-        return Means(resolver, rules.config.policy, rules.config.smtp.hostname)
+        return Means(
+            self._parts.dry_resolver if dry_run else self._parts.resolver,
+            rules.config.policy,
+            rules.config.smtp.hostname,
+            self._parts.callouts,
+            dry_run,
+        )
 
     # --- recipients -----------------------------------------------------------------------------
 

@@ -61,6 +61,9 @@ class Actions(Section):
     """There is no DKIM signature."""
     from_mismatch: Action = Action.ACCEPT
     """The address in the From field is not the reverse-path."""
+    sender_unreachable: Action = Action.ACCEPT
+    """The sender's mail exchange says that it would not take a reply. Asked only if not `accept`;
+    see `callout`."""
 
 
 class OnError(Section):
@@ -70,6 +73,7 @@ class OnError(Section):
     invalid_sender: OnErrorAction = OnErrorAction.ACCEPT
     spf_mismatch: OnErrorAction = OnErrorAction.ACCEPT
     dkim_invalid: OnErrorAction = OnErrorAction.ACCEPT
+    sender_unreachable: OnErrorAction = OnErrorAction.ACCEPT
 
 
 class ActionOverrides(Section):
@@ -81,6 +85,7 @@ class ActionOverrides(Section):
     dkim_invalid: Action | None = None
     dkim_missing: Action | None = None
     from_mismatch: Action | None = None
+    sender_unreachable: Action | None = None
 
 
 class DomainPolicy(Section):
@@ -100,6 +105,23 @@ class Spf(Section):
     """The results that count as a mismatch."""
 
 
+class Callout(Section):
+    """How `sender_unreachable` asks: `MAIL FROM:<>` and `RCPT`, never a message."""
+
+    timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=30)
+    """For one sender, all its exchanges together. A mail waits no longer than `check_timeout`; the
+    answer is then there for the next one."""
+    positive_ttl: Duration = timedelta(hours=24)
+    """How long it counts that an address takes replies."""
+    negative_ttl: Duration = timedelta(hours=2)
+    """How long it counts that it does not."""
+    rate: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Questions a minute that one domain is asked by one policy process."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    allowed_networks: tuple[Network, ...] = ()
+    """Loopback, private and other special networks that may be asked all the same."""
+
+
 class Networks(Section):
     """Client networks that are treated in a special way."""
 
@@ -115,6 +137,7 @@ class Policy(Section):
     domains: dict[Domain, DomainPolicy] = {}
     """Other actions for some recipient domains."""
     spf: Spf = Spf()
+    callout: Callout = Callout()
     networks: Networks = Networks()
     check_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=20)
     """How long the checks of a mail may take together; what is not done by then cannot be told."""

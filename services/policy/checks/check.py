@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from services.common.config.policy import Policy
 from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.mail.printable import one_line
 from services.common.mail.reply import Reply
+
+if TYPE_CHECKING:
+    from services.policy.callout.callouts import Callouts
 
 MAX_EVIDENCE_OCTETS = 1000
 """Of one value: a DNS record of 64 KB is evidence by its beginning."""
@@ -63,6 +66,8 @@ class Means:
     policy: Policy
     hostname: str
     """Our name, for macros and for greeting others."""
+    callouts: Callouts | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,8 @@ class Check(Generic[S]):
     """The reply when it cannot tell and `on_error` is `defer`."""
     only_dns: bool = True
     """It waits for nothing but DNS, so that it can be tried at once with what is known already."""
+    only_if_it_matters: bool = False
+    """It is a burden on others and runs only where its action is not `accept`."""
 
     def refusal_for(self, result: str) -> Reply:
         """The reply when this result refuses the mail."""

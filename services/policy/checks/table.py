@@ -11,6 +11,7 @@ from services.policy.checks import (
     from_mismatch,
     helo_mismatch,
     invalid_sender,
+    sender_unreachable,
     spf_mismatch,
 )
 from services.policy.checks.check import Check
@@ -20,6 +21,7 @@ ENVELOPE_CHECKS: tuple[Check[Envelope], ...] = (
     helo_mismatch.CHECK,
     invalid_sender.CHECK,
     spf_mismatch.CHECK,
+    sender_unreachable.CHECK,
 )
 """Known at RCPT: the session and the reverse-path."""
 

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from gatepost.keys.v1.keys_pb2_grpc import add_KeyServiceServicer_to_server
 from services.common import app
 from services.common.app import Context, Stage
+from services.common.config.keys import KeyStoreKind
 from services.common.config.model import Config
 from services.common.config.source import ConfigSource
 from services.common.dns import ZoneServers
@@ -39,7 +40,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     config = source.current
     loaded = context.readiness.require("keys", reason="the keys were not read yet")
     keyring = Keyring()
-    store = _open_store(config)
+    store = _store(config)
     context.on_stop(Stage.CLOSE, "key store", store.close)
     await store.open()
     resolver = open_resolver(config)
@@ -67,12 +68,20 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     context.spawn("keys loaded", _report_loaded(keyring, loaded, context))
 
 
-def _open_store(config: Config) -> KeyStore:
-    return FileStore(config.keys.directory)
+def _store(config: Config) -> KeyStore:
+    if config.keys.store is KeyStoreKind.FILE:
+        return FileStore(config.keys.directory)
+    # Imported where it is needed: the client takes 70 MB.
+    from services.keys.kubernetes_store import KubernetesStore
+
+    return KubernetesStore(config.keys.namespace)
 
 
 async def _report_loaded(keyring: Keyring, loaded: Condition, context: Context) -> None:
-    await keyring.wait_loaded()
+    while not keyring.loaded:
+        if keyring.lost:
+            loaded.fail(keyring.lost)
+        await keyring.changed()
     loaded.meet()
     await context.stopping.wait()
 

@@ -17,6 +17,7 @@ class KeyStoreKind(StrEnum):
     """The kinds of store."""
 
     FILE = "file"
+    KUBERNETES = "kubernetes"
 
 
 def _server(text: str) -> str:
@@ -28,7 +29,11 @@ class Keys(Section):
     """DKIM keys."""
 
     store: KeyStoreKind = KeyStoreKind.FILE
-    """*restart* `file`: one file for each key in `directory`, readable by nobody else."""
+    """*restart* `file`: one file for each key in `directory`, readable by nobody else.
+    `kubernetes`: one Secret for each key in `namespace`."""
+    namespace: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")] = ""
+    """*restart* Where the Secrets are. Blank: the namespace of the pod. One that holds nothing else
+    is best, because Kubernetes cannot limit what may be read to the keys alone."""
     directory: FilePath = Path("/var/lib/gatepost/keys")
     """*restart* Made if it is missing. Back it up: it holds the only copies of the private keys."""
     check_interval: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(minutes=1)

@@ -39,6 +39,7 @@ NEEDS_RESTART: Final = (
     "nats",
     "keys.store",
     "keys.directory",
+    "keys.namespace",
     "keys.publication_servers",
     "dns",
     "auth",

@@ -1,0 +1,217 @@
+"""Dry runs, records and mistakes: the policy service as people and the ingress meet it."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from gatepost.policy.v1 import directory_pb2
+from gatepost.policy.v1 import policy_pb2 as pb
+from services.common.rpc.auth import Role
+from tests.support.dns_server import DnsServer
+from tests.support.nats_server import NatsServer
+from tests.support.policy_cases import GOOD, ZONE, check_message, with_domains
+from tests.support.policy_process import PolicyProcess
+
+CHECK_ENVELOPE = "gatepost.policy.v1.PolicyService/CheckEnvelope"
+CHECK_MESSAGE = "gatepost.policy.v1.PolicyService/CheckMessage"
+EXPLAIN = "gatepost.policy.v1.PolicyService/ExplainMessage"
+
+
+@pytest.fixture(scope="module")
+def dns() -> Iterator[DnsServer]:
+    with DnsServer(ZONE, timeout={"slow.example", "slow.example.org"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, nats_server: NatsServer, dns: DnsServer
+) -> Iterator[PolicyProcess]:
+    folder = tmp_path_factory.mktemp("policy")
+    with PolicyProcess(
+        folder, nats_url=nats_server.url, dns=dns.address, config=with_domains()
+    ) as process:
+        request = directory_pb2.CreateAccountRequest(address="you@example.test")
+        process.call(process.directory.CreateAccount, request, role=Role.OPERATOR)
+        yield process
+
+
+@pytest.fixture
+def policy(running: PolicyProcess) -> Iterator[PolicyProcess]:
+    """The process with the configuration of the module, whatever a test made of it."""
+    yield running
+    if running.changed:
+        running.configure(with_domains(), is_start=True)
+
+
+# --- dry runs and records -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        GOOD,
+        {"helo": "other.example", "sender": "ann@deny.example"},
+        {"helo": "[192.0.2.1]", "sender": ""},
+        {"helo": "", "sender": "garbage"},
+        {**GOOD, "recipients": ("nobody@example.test", "bob@elsewhere.test", "you+x@example.test")},
+    ],
+)
+def test_a_dry_run_says_what_real_mail_gets(policy: PolicyProcess, asked: dict[str, Any]) -> None:
+    real = policy.check_envelope(message_id="same-1", **asked)
+    dry = policy.check_envelope(**asked)
+    for answer in (real, dry):
+        for verdict in (answer.verdict, *(each.verdict for each in answer.recipients)):
+            for result in verdict.check_results:
+                result.ClearField("elapsed")
+    assert real == dry
+
+
+def test_a_dry_run_leaves_no_trace(policy: PolicyProcess) -> None:
+    policy.configure({"recipients": {"auto_create": True}})
+
+    def counted() -> list[float]:
+        return [
+            policy.metric("gatepost_policy_verdicts_total", stage="message", action="spam"),
+            policy.metric("gatepost_policy_verdicts_total", stage="recipient", action="accept"),
+            policy.metric("gatepost_policy_checks_total", check="spf_mismatch", result="pass"),
+            policy.metric("gatepost_policy_accounts_created_total", origin="auto_created"),
+            policy.metric("gatepost_policy_events_total", result="published"),
+        ]
+
+    before = counted()
+    [answer] = policy.check_envelope(recipients=("new@example.test",), **GOOD).recipients
+    assert list(answer.deliver_to) == ["new@example.test"]
+    check_message(policy, helo="other.example")
+    assert counted() == before
+    request = directory_pb2.GetAccountRequest(address="new@example.test")
+    with pytest.raises(grpc.RpcError) as missing:
+        policy.call(policy.directory.GetAccount, request, role=Role.VIEWER)
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_dry_run_fills_no_cache_of_production(policy: PolicyProcess, dns: DnsServer) -> None:
+    dns.records["cached.example", "TXT"] = ["v=spf1 -all"]
+    asked = {"helo": "mx.example.org", "sender": "x@cached.example"}
+    policy.check_envelope(**asked)
+    policy.check_envelope(**asked)
+    assert dns.asked("cached.example", "TXT") == 1
+    policy.check_envelope(message_id="cached-1", **asked)
+    assert dns.asked("cached.example", "TXT") == 2
+    policy.check_envelope(message_id="cached-2", **asked)
+    assert dns.asked("cached.example", "TXT") == 2
+
+
+def explain(policy: PolicyProcess, message_id: str) -> pb.ExplainMessageResponse:
+    """The event is published beside the answer; a moment later it is there."""
+    request = pb.ExplainMessageRequest(message_id=message_id)
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            found = policy.call(policy.checks.ExplainMessage, request, role=Role.VIEWER)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            assert isinstance(found, pb.ExplainMessageResponse)
+            return found
+
+
+def test_a_mail_can_be_explained_later(policy: PolicyProcess) -> None:
+    answer = check_message(policy, message_id="explained-1", helo="other.example")
+    found = explain(policy, "explained-1")
+    assert found.verdict == answer.verdict
+    assert list(found.header_fields) == list(answer.header_fields)
+    assert (found.sender, list(found.recipients)) == ("ann@example.org", ["you@example.test"])
+    assert found.session.helo == "other.example"
+
+
+def test_a_refused_recipient_can_be_explained_later(policy: PolicyProcess) -> None:
+    policy.check_envelope(message_id="refused-1", recipients=("nobody@example.test",), **GOOD)
+    found = explain(policy, "refused-1")
+    assert found.verdict.reply.enhanced_code == "5.1.1"
+
+
+def test_results_of_the_envelope_are_taken_over(policy: PolicyProcess) -> None:
+    first = policy.check_envelope(message_id="over-1", helo="other.example", sender=GOOD["sender"])
+    # Whatever is in DNS by now: what was found at RCPT counts.
+    answer = check_message(policy, envelope_results=first.verdict.check_results)
+    assert answer.verdict.decisive_check == "helo_mismatch"
+    taken = {result.check: result for result in answer.verdict.check_results}
+    asked = {result.check: result for result in first.verdict.check_results}
+    assert taken["helo_mismatch"].evidence == asked["helo_mismatch"].evidence
+
+
+# --- people with grpcurl ------------------------------------------------------------------------
+
+
+def test_grpcurl_lists_the_services(policy: PolicyProcess) -> None:
+    answer = policy.grpcurl(
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", {"listServices": ""}
+    )
+    assert "gatepost.policy.v1.PolicyService" in answer.stdout
+
+
+def test_grpcurl_gets_a_verdict_with_evidence(policy: PolicyProcess) -> None:
+    request = {
+        "session": {"clientAddress": "192.0.2.9", "helo": "mx.example.org"},
+        "sender": "ann@example.org",
+        "recipients": ["you@example.test"],
+        "dryRun": True,
+    }
+    answer = json.loads(policy.grpcurl(CHECK_ENVELOPE, request).stdout)
+    assert answer["verdict"]["action"] == "ACTION_SPAM"
+    spf = next(r for r in answer["verdict"]["check_results"] if r["check"] == "spf_mismatch")
+    assert {"name": "dns.txt", "value": f"example.org: {ZONE['example.org', 'TXT'][0]}"} in spf[
+        "evidence"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "request_text", "says"),
+    [
+        (CHECK_ENVELOPE, "{}", "Unauthenticated"),
+        (CHECK_ENVELOPE, '{"dryRun": true}', "session: missing"),
+        (CHECK_ENVELOPE, '{"dryRun": true, "session": {}}', "session.client_address"),
+        (
+            CHECK_ENVELOPE,
+            '{"dryRun": true, "session": {"clientAddress": "192.0.2.1"}}',
+            "recipients: between 1 and 1000 addresses, not 0",
+        ),
+        (
+            CHECK_MESSAGE,
+            '{"dryRun": true, "session": {"clientAddress": "::1"}, "recipients": ["x"]}',
+            "mail: missing; give either header or content",
+        ),
+        (EXPLAIN, '{"messageId": "abc"}', "Unauthenticated"),
+    ],
+)
+def test_mistakes_are_told(
+    policy: PolicyProcess, method: str, request_text: str, says: str
+) -> None:
+    answer = policy.grpcurl(method, request_text)
+    assert answer.returncode != 0
+    assert says in answer.stderr
+
+
+@pytest.mark.parametrize("role", [None, Role.VIEWER])
+def test_real_checks_need_a_role(policy: PolicyProcess, role: Role | None) -> None:
+    request = {
+        "session": {"clientAddress": "192.0.2.1"},
+        "recipients": ["you@example.test"],
+        "messageId": "abc-1",
+    }
+    answer = policy.grpcurl(CHECK_ENVELOPE, request, role=role)
+    assert "role" in answer.stderr
+    for allowed in (Role.SERVICE, Role.OPERATOR):
+        assert policy.grpcurl(CHECK_ENVELOPE, request, role=allowed).returncode == 0
+
+
+def test_what_is_not_built_says_so(policy: PolicyProcess) -> None:
+    method = "gatepost.policy.v1.PolicyService/ReplayVerdicts"
+    assert "Unimplemented" in policy.grpcurl(method, {}, role=Role.OPERATOR).stderr

@@ -14,6 +14,7 @@ from services.ingress.gate import Gate
 from services.ingress.listeners import Listeners
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
+from services.ingress.storage_watch import StorageWatch
 
 
 def run(source: ConfigSource) -> int:
@@ -32,12 +33,14 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
     cleaner = Cleaner(store)
     policy = Policy(open_channel(context, config, config.services.policy))
     tls = _server_tls(config.smtp)
-    edge = Edge(source, policy, MailStore(store, cleaner))
+    watch = StorageWatch(store, lambda: source.current.smtp.limits)
+    edge = Edge(source, policy, MailStore(store, cleaner, is_full=lambda: watch.is_full))
     listeners = Listeners(edge, Gate(), tls)
     context.on_stop(Stage.DRAIN, "sessions", lambda: listeners.drain(grace_s=context.process.grace))
     context.on_stop(Stage.DRAIN, "cleaner", cleaner.finish)
     context.spawn("config", source.follow())
     context.spawn("cleaner", cleaner.run())
+    context.spawn("storage", watch.run())
     if tls is not None:
         context.spawn("certificates", tls.watch())
     await listeners.start()

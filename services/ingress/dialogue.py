@@ -34,6 +34,7 @@ from services.common.mail.reply import (
 )
 from services.common.mail.trace import TlsSession
 from services.ingress.acceptance import accept
+from services.ingress.capacity import Capacity
 from services.ingress.envelope_commands import add_recipient, begin
 from services.ingress.extensions import ehlo_lines, ehlo_reply
 from services.ingress.intake import Intake, IntakeLimits
@@ -80,6 +81,7 @@ class Edge:
         self._source = source
         self.policy = policy
         self.store = store
+        self.capacity = Capacity(lambda: source.current.smtp.limits)
 
     @property
     def config(self) -> Config:
@@ -235,7 +237,8 @@ class Dialogue:
             header_octets=smtp.limits.header_size,
             received_fields=smtp.limits.received_fields,
         )
-        return Intake(limits, lambda: store.open_spool(message_id))
+        room = self._edge.capacity.reserve()
+        return Intake(limits, lambda: store.open_spool(message_id), room)
 
     async def content_ended(self, intake: Intake) -> Reply:
         """The content is there: is the mail ours? Ends the transaction."""

@@ -40,7 +40,6 @@ from services.common.mail.reply import (
     MESSAGE_TOO_BIG,
     POLICY_UNAVAILABLE,
     RECIPIENT_OK,
-    STORE_UNAVAILABLE,
     TLS_REQUIRED,
     TOO_MANY_RECIPIENTS,
     Reply,
@@ -104,7 +103,7 @@ def _obstacle(session: Session, config: Config, store: MailStore) -> Reply | Non
         return AUTHENTICATION_REQUIRED
     if session.transactions >= config.smtp.limits.messages_per_connection:
         return TOO_MANY_MESSAGES
-    return STORE_UNAVAILABLE if store.is_away else None
+    return store.obstacle
 
 
 async def add_recipient(

@@ -6,7 +6,8 @@ refused is read to its end, since the client listens no earlier (RFC 5321 §4.2.
 comes.
 
 Refuses: content above the size limit (RFC 1870 §6.3), a header above its limit, more `Received`
-fields than a mail in order has (RFC 5321 §6.3), and content that cannot be stored just now.
+fields than a mail in order has (RFC 5321 §6.3), content for which there is no room, and content
+that cannot be stored just now.
 
 Life cycle: `add` for each block, `store` whenever `is_full`; at the end `finish`, which gives a
 `Content` or a reply, or, when the client is gone, `discard`.
@@ -33,6 +34,8 @@ from services.common.mail.reply import (
 from services.common.queue.content import MAX_INLINE_OCTETS
 from services.common.store import Full, StoreError
 from services.ingress.body_digests import BodyDigests
+from services.ingress.capacity import Reservation
+from services.ingress.replies import TOO_MUCH_MAIL
 from services.ingress.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ class IntakeLimits:
 class Content:
     """A content that came in whole."""
 
-    __slots__ = ("_spool", "digests", "front", "header", "size", "spooled_octets")
+    __slots__ = ("_room", "_spool", "digests", "front", "header", "size", "spooled_octets")
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Content:
         spool: Spool | None,
         digests: Sequence[BodyDigest],
         size: int,
+        room: Reservation,
     ) -> None:
         self.header = header
         self.front = front
@@ -76,6 +80,7 @@ class Content:
         """Octets as received, without dot-stuffing (RFC 1870 §5)."""
         self.spooled_octets = spool.octets if spool else 0
         self._spool = spool
+        self._room = room
 
     def take_spool(self) -> Spool | None:
         """Where the rest of a large content is; from now on that is the caller's to look after."""
@@ -84,6 +89,7 @@ class Content:
 
     async def discard(self) -> None:
         """Have what is in the spool removed, unless somebody took it. Never raises."""
+        self._room.release()
         spool = self.take_spool()
         if spool is not None:
             await spool.discard()
@@ -92,19 +98,23 @@ class Content:
 class Intake:
     """One content. `open_spool` is called at most once, when the content turns out to be large."""
 
-    def __init__(self, limits: IntakeLimits, open_spool: Callable[[], Spool]) -> None:
+    def __init__(
+        self, limits: IntakeLimits, open_spool: Callable[[], Spool], room: Reservation
+    ) -> None:
         self.size = 0
         self.refusal: Reply | None = None
         """Why the content will be refused at its end, as soon as that is known."""
         self._limits = limits
         self._open_spool = open_spool
+        self._room = room
         self._head = bytearray()
         self._header: HeaderBlock | None = None
         self._digests: BodyDigests | None = None
         self._front: list[bytes] = []
-        self._kept_octets = 0
+        self._front_octets = 0
         self._pending: list[bytes] = []
         self._pending_octets = 0
+        self._is_large = False
         self._spool: Spool | None = None
 
     def add(self, data: bytes) -> None:
@@ -119,6 +129,8 @@ class Intake:
             data = self._add_to_header(data)
         if data and self.refusal is None:
             self._add_to_body(data)
+        if not self._room.hold(self._octets_in_memory()):
+            self.refuse(TOO_MUCH_MAIL)
 
     @property
     def is_full(self) -> bool:
@@ -128,6 +140,7 @@ class Intake:
     def refuse(self, reply: Reply) -> None:
         """Drop what there is and what will come; the first reason stays."""
         self.refusal = self.refusal or reply
+        self._room.release()
         self._head.clear()
         self._front.clear()
         self._pending.clear()
@@ -137,11 +150,14 @@ class Intake:
         """Store what was collected. Never raises: what cannot be stored is refused."""
         if self.refusal is not None or not self._pending:
             return
+        if self._spool is None:
+            if not await self._room.enter_large():
+                self.refuse(TOO_MUCH_MAIL)
+                return
+            self._spool = self._open_spool()
         chunk = b"".join(self._pending)
         self._pending.clear()
         self._pending_octets = 0
-        if self._spool is None:
-            self._spool = self._open_spool()
         try:
             await self._spool.append(chunk)
         except StoreError as error:
@@ -164,15 +180,22 @@ class Intake:
             spool=spool,
             digests=self._digests.results(),
             size=self.size,
+            room=self._room,
         )
 
     async def discard(self) -> None:
         """Have everything that was stored removed. Never raises."""
         self._front.clear()
         self._pending.clear()
+        self._room.release()
         if self._spool is not None:
             await self._spool.discard()
             self._spool = None
+
+    def _octets_in_memory(self) -> int:
+        """About what is kept: of a large content one chunk more, which is being published."""
+        publishing = CHUNK_OCTETS if self._spool is not None else 0
+        return len(self._head) + self._front_octets + self._pending_octets + publishing
 
     def _add_to_header(self, data: bytes) -> bytes:
         """Collect the header; returns what belongs to the body."""
@@ -206,16 +229,25 @@ class Intake:
         self._header = header
         self._digests = BodyDigests(header)
         self._front.append(separator)
-        self._kept_octets = len(octets)
+        self._front_octets = len(octets)
 
     def _add_to_body(self, data: bytes) -> None:
         if self._digests is not None:
             self._digests.update(data)
-        if self._kept_octets + len(data) <= MAX_INLINE_OCTETS and not self._pending_octets:
+        if not self._is_large and self._front_octets + len(data) <= MAX_INLINE_OCTETS:
             self._front.append(data)
-            self._kept_octets += len(data)
+            self._front_octets += len(data)
         else:
-            # From now on everything goes to the spool.
-            self._kept_octets = MAX_INLINE_OCTETS
+            if not self._is_large:
+                self._become_large()
             self._pending.append(data)
             self._pending_octets += len(data)
+
+    def _become_large(self) -> None:
+        """From now on everything goes to the spool, and what came so far goes first."""
+        self._is_large = True
+        separator, *body = self._front
+        self._pending = body
+        self._pending_octets = sum(map(len, body))
+        self._front = [separator]
+        self._front_octets -= self._pending_octets

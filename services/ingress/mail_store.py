@@ -9,7 +9,7 @@ through needs it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import Histogram
 
@@ -42,14 +42,19 @@ class NotStored(Exception):
 class MailStore:
     """Contents and records on their way into the streams."""
 
-    def __init__(self, store: JetStream, cleaner: Cleaner) -> None:
+    def __init__(
+        self, store: JetStream, cleaner: Cleaner, *, is_full: Callable[[], bool] = lambda: False
+    ) -> None:
         self._store = store
         self._cleaner = cleaner
+        self._is_full = is_full
 
     @property
-    def is_away(self) -> bool:
-        """Whether storing has no chance just now."""
-        return not self._store.connected
+    def obstacle(self) -> Reply | None:
+        """Why storing has no chance just now, if that is known."""
+        if not self._store.connected:
+            return STORE_UNAVAILABLE
+        return STORE_FULL if self._is_full() else None
 
     def open_spool(self, content_id: str) -> Spool:
         """Where a large content goes while it arrives."""

@@ -42,6 +42,7 @@ NOT_UTF8: Final = Reply(500, "5.5.2", "Command is not UTF-8")
 NOT_IMPLEMENTED: Final = Reply(502, "5.5.1", "Command not implemented")
 NOT_SMTP: Final = Reply(521, "5.5.1", "This is an SMTP server")
 TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors, closing connection")
+TOO_MUCH_MAIL: Final = Reply(452, "4.3.1", "Too much mail at the moment, please try again later")
 TOO_SLOW: Final = Reply(421, "4.4.2", "Data comes too slowly, closing connection")
 CANNOT_VERIFY: Final = Reply(
     252, "2.5.2", "Cannot verify, but will take mail and try to deliver it"

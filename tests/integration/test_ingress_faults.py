@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,49 @@ async def test_a_stubborn_client_does_not_hold_up_the_end(
         async with asyncio.timeout(5):
             await edge.listeners.drain(grace_s=1.5)
         assert await client.ended() == b""
+
+
+async def test_above_the_watermark_no_mail_begins(
+    tmp_path: Path, nats_server: NatsServer, expected_log: Callable[[str], None]
+) -> None:
+    expected_log("storage is full")
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        await client.hello()
+        assert (await client.mail(_TEXT)).startswith("250 ")
+        edge.configure({"smtp": {"limits": {"storage_watermark": 1e-12}}})
+        await edge.watch.look()
+        assert (await client.say("MAIL FROM:<sender@example.net>")).startswith("452 4.3.1 ")
+        edge.configure({"smtp": {"limits": {"storage_watermark": 1.0}}})
+        await edge.watch.look()
+        assert (await client.mail(_TEXT)).startswith("250 ")
+
+
+async def test_a_full_store_is_said_to_be_full(tmp_path: Path) -> None:
+    nats = NatsServer(tmp_path / "nats", storage="3MB")
+    nats.start()
+    try:
+        async with running_edge(tmp_path, nats) as edge, connected(edge.port()) as client:
+            await client.hello()
+            replies = [await client.mail(_LARGE) for _ in range(8)]
+            assert replies[0].startswith("250 ")
+            assert replies[-1].startswith("452 4.3.1 ")
+    finally:
+        nats.close()
+
+
+async def test_too_much_content_at_once_is_put_off(tmp_path: Path, nats_server: NatsServer) -> None:
+    limits = {"smtp": {"limits": {"content_memory": "4MiB"}}}
+    half = _TEXT + b"x" * 240_000 + b"\r\n"
+    async with running_edge(tmp_path, nats_server, limits) as edge, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(edge.port())) for _ in range(25)]
+        for client in clients:
+            await client.hello()
+            await client.begin()
+            client.send(half)
+        replies = [await client.content(b"") for client in clients]
+        accepted = [reply for reply in replies if reply.startswith("250 ")]
+        assert len(accepted) >= 10
+        assert all(reply.startswith("452 4.3.1 ") for reply in replies if reply not in accepted)
+        assert len(accepted) < len(replies)
+        # Everything was given back.
+        assert (await clients[0].mail(half)).startswith("250 ")

@@ -39,6 +39,7 @@ from services.ingress.gate import Gate
 from services.ingress.listeners import Listeners
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
+from services.ingress.storage_watch import StorageWatch
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_policy import ScriptedPolicy, serve
 
@@ -71,6 +72,7 @@ class RunningEdge:
     source: ConfigSource
     config_file: Path
     certificate: CertificateFiles
+    watch: StorageWatch
     values: dict[str, Any] = field(default_factory=dict)
 
     def port(self, listener: str = "mx") -> int:
@@ -134,18 +136,29 @@ async def running_edge(
     policy = ScriptedPolicy()  # type: ignore[abstract]  # what is not scripted is not called
     store = JetStream(NatsSettings(urls=[nats.url], client_name="test"))
     await store.start(wait_s=10)
-    await ensure(store, TopologySettings())
+    await ensure(store, TopologySettings(events_max_octets=2**20))
     cleaner, gate = Cleaner(store), Gate()
     async with asyncio.TaskGroup() as group, serve(policy) as target:
         stopping = asyncio.Event()
         tasks = Tasks(group, stopping)
         tasks.spawn("cleaner", cleaner.run())
         opened = channel(target)
-        edge = Edge(source, Policy(opened), MailStore(store, cleaner))
+        watch = StorageWatch(store, lambda: source.current.smtp.limits)
+        mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
+        edge = Edge(source, Policy(opened), mail_store)
         listeners = Listeners(edge, gate, tls)
         await listeners.start()
         running = RunningEdge(
-            policy, store, cleaner, listeners, gate, source, config_file, certificate, values
+            policy,
+            store,
+            cleaner,
+            listeners,
+            gate,
+            source,
+            config_file,
+            certificate,
+            watch,
+            values,
         )
         await running.clear()
         try:

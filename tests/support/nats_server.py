@@ -27,12 +27,12 @@ max_payload: 2MB
 jetstream {{
   store_dir: {store}
   sync_interval: always
-  max_file_store: 1GB
+  max_file_store: {storage}
 }}
 # Without a limit of its own the account would report none, and services would call that unsafe.
 accounts {{
   GATEPOST {{
-    jetstream: {{ max_file: 1GB, max_mem: 1MB }}
+    jetstream: {{ max_file: {storage}, max_mem: 1MB }}
     users: [ {{ user: gatepost, password: gatepost }} ]
   }}
   SYS {{}}
@@ -45,7 +45,7 @@ no_auth_user: gatepost
 class NatsServer:
     """One server process, by its folder. Not started by the constructor."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, storage: str = "1GB") -> None:
         self.port = free_port()
         self._folder = folder
         self._config = folder / "nats.conf"
@@ -53,7 +53,9 @@ class NatsServer:
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._config.write_text(
-            _CONFIG.format(port=self.port, store=json.dumps(str(folder / "store"))),
+            _CONFIG.format(
+                port=self.port, store=json.dumps(str(folder / "store")), storage=storage
+            ),
             encoding="utf-8",
         )
 

@@ -74,7 +74,13 @@ class Limits(Section):
     idle: Duration = timedelta(minutes=5)
     """How long a client may be silent (RFC 5321 asks for at least five minutes)."""
     min_data_rate: Size = 500
-    """Octets per second at which content must come, on average after its first minute. 0 is none."""
+    """Octets a second at which content must come, on average after its first minute. 0: any."""
+    content_memory: Annotated[Size, Field(ge=4 * 2**20)] = 128 * 2**20
+    """Memory for all contents in hand of one ingress process. Above: 452."""
+    large_contents: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Contents over 256 KiB that are taken in at a time. Others wait for a moment, then: 452."""
+    storage_watermark: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """The part of NATS's storage from which on no new mail is taken: 452."""
     header_size: Annotated[Size, Field(ge=1024, le=384 * 1024)] = 256 * 1024
     received_fields: Annotated[int, Field(ge=1)] = 50
     """A message that passed more servers than this is in a loop: 554."""

@@ -15,8 +15,9 @@ from services.common.store import Conflict, Full, Missing, Refused, StoreError, 
 REQUEST_TIMEOUT_S: Final = 5.0
 """One call to the server. It answers in milliseconds; a new leader is elected in 2–4 s."""
 
-_INSUFFICIENT_RESOURCES: Final = frozenset({10023, 10047, 10074, 10077})
-"""JetStream's codes for: no resources, no storage, maximum bytes reached, storing failed."""
+_INSUFFICIENT_RESOURCES: Final = frozenset({10002, 10023, 10047, 10074, 10077})
+"""JetStream's codes for: the account's limit, no resources, no storage, maximum bytes reached,
+storing failed."""
 
 _WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
 

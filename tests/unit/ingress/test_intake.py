@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepost.queue.v1.record_pb2 import ContentReference
+from services.common.config.smtp import Limits
 from services.common.mail.reply import (
     HEADER_TOO_BIG,
     MESSAGE_TOO_BIG,
@@ -20,6 +21,7 @@ from services.common.mail.reply import (
 )
 from services.common.queue.content import MAX_INLINE_OCTETS
 from services.common.store import Full, StoreError, Unavailable
+from services.ingress.capacity import Capacity, Reservation
 from services.ingress.intake import CHUNK_OCTETS, Content, Intake, IntakeLimits
 from services.ingress.line_ends import BARE_LINE_END
 
@@ -50,13 +52,17 @@ class _Spool:
         self.discarded = True
 
 
+def _room(**limits: int) -> Reservation:
+    return Capacity(lambda: Limits(**limits)).reserve()  # type: ignore[arg-type]
+
+
 async def _taken(blocks: list[bytes], spool: _Spool | None = None, **limits: int) -> Any:
     made = IntakeLimits(
         octets=limits.get("octets", 0),
         header_octets=limits.get("header_octets", 4096),
         received_fields=limits.get("received_fields", 3),
     )
-    intake = Intake(made, lambda: spool or _Spool())  # type: ignore[arg-type,return-value]
+    intake = Intake(made, lambda: spool or _Spool(), _room())  # type: ignore[arg-type,return-value]
     for block in blocks:
         intake.add(block)
         if intake.is_full:
@@ -101,8 +107,8 @@ async def test_large_content_goes_to_the_spool_and_memory_stays(block_octets: in
     blocks = [wire[at : at + block_octets] for at in range(0, len(wire), block_octets)]
     content = await _taken(blocks, spool)
     assert content.front + b"".join(spool.chunks) == body
-    assert len(content.front) <= MAX_INLINE_OCTETS
-    assert all(len(chunk) < CHUNK_OCTETS + block_octets for chunk in spool.chunks)
+    assert content.front == b"\r\n"
+    assert all(len(chunk) < CHUNK_OCTETS + block_octets + 1 for chunk in spool.chunks)
     assert content.spooled_octets == spool.octets
     await content.discard()
     assert spool.discarded
@@ -150,7 +156,7 @@ async def test_what_cannot_be_stored_is_refused_for_now(failure: StoreError, rep
 
 
 async def test_the_first_reason_is_told_and_the_rest_is_dropped() -> None:
-    intake = Intake(_LIMITS, _Spool)  # type: ignore[arg-type]
+    intake = Intake(_LIMITS, _Spool, _room())  # type: ignore[arg-type]
     intake.add(b"A: b\r\n\r\nbody")
     intake.refuse(BARE_LINE_END)
     intake.refuse(MESSAGE_TOO_BIG)

@@ -29,7 +29,10 @@ def own_installation(folder: Path, dns: DnsServer):
         },
     )
     installation.start()
-    installation.gatepost("accounts", "add", RECIPIENT, "--password-file", "-", stdin=PASSWORD)
+    made = installation.gatepost(
+        "accounts", "add", RECIPIENT, "--password-file", "-", stdin=PASSWORD
+    )
+    assert made.returncode == 0, made.stderr
     yield installation
     installation.close()
 

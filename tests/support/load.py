@@ -76,7 +76,7 @@ class Load:
                     client.rset()
                     return True
             dot_sent = True
-            code, _ = client.data(head + body)
+            code, _ = client.data((head + body).replace(b"\n", b"\r\n"))
             if code == 250:
                 self.ledger.was_accepted(mail_id)
             else:

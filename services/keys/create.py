@@ -71,6 +71,10 @@ class KeyMaker:
             private = await loop.run_in_executor(
                 self._thread, lambda: generate(wanted.key_type, bits=wanted.bits)
             )
+            # It took its time, in which another replica may have answered the same request.
+            known = self._made_before(wanted)
+            if known is not None:
+                return known
             return await self._keep(wanted, private, origin="made")
 
     async def take_over(self, wanted: NewKey, private: PrivateKey) -> Key:

@@ -104,8 +104,7 @@ def test_a_key_of_another_process_signs_here_within_seconds(
     other.start()
     try:
         key = domain.active()
-        there = KeysDomain(other)
-        there.name, there.message = domain.name, domain.message
+        there = domain.at(other)
         _wait(lambda: there.signers == [key.selector])
         there.call("RetireKey", selector=key.selector, leave_unsigned=True)
         _wait(lambda: domain.signers == [])

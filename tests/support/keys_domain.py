@@ -37,6 +37,12 @@ class KeysDomain:
             "\r\nHello,\r\nworld\r\n"
         ).encode()
 
+    def at(self, process: KeysProcess) -> KeysDomain:
+        """The same domain, asked about at another process."""
+        other = KeysDomain(process, self.dns_servers)
+        other.name, other.message = self.name, self.message
+        return other
+
     def call(self, method: str, request: Any = None, /, **fields: Any) -> Any:
         """An operator's call; `fields` go into a request beside the domain."""
         if request is None:

@@ -7,6 +7,7 @@ folder stays, so that a process started again finds its keys.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -35,8 +36,15 @@ _CALL_SECONDS = 15.0
 class KeysProcess:
     """One keys service. Not started by the constructor."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
+        self._environment = {**os.environ, **(environment or {})}
         self.keys = folder / "keys"
         self.tokens = folder / "tokens"
         self.log_file = folder / "log"
@@ -71,6 +79,7 @@ class KeysProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=self._environment,
             )
 
     def start(self) -> None:

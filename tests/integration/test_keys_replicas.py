@@ -1,0 +1,159 @@
+"""Two replicas of the keys service and the Secrets that they share."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from gatepost.keys.v1 import keys_pb2 as pb
+from tests.support.keys_domain import KeysDomain, refusal
+from tests.support.keys_process import KeysProcess
+from tests.support.kubernetes_api import KubernetesApi
+
+_WAIT_SECONDS = 15.0
+
+
+@pytest.fixture
+def api() -> Iterator[KubernetesApi]:
+    with KubernetesApi() as api:
+        yield api
+
+
+@pytest.fixture
+def replicas(api: KubernetesApi, tmp_path: Path) -> Iterator[tuple[KeysProcess, KeysProcess]]:
+    environment = {"KUBECONFIG": str(api.write_kubeconfig(tmp_path))}
+    config = {"keys": {"store": "kubernetes"}}
+    first, second = (
+        KeysProcess(tmp_path / name, config, environment=environment) for name in ("a", "b")
+    )
+    first.spawn()
+    second.start()
+    _wait(first.ready)
+    yield first, second
+    first.close()
+    second.close()
+
+
+@pytest.fixture
+def here(replicas: tuple[KeysProcess, KeysProcess]) -> KeysDomain:
+    return KeysDomain(replicas[0])
+
+
+@pytest.fixture
+def there(here: KeysDomain, replicas: tuple[KeysProcess, KeysProcess]) -> KeysDomain:
+    return here.at(replicas[1])
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def _secret(key: pb.Key) -> str:
+    return f"{key.selector}.domainkey.{key.domain}"
+
+
+def _garbage(secret: dict[str, Any]) -> None:
+    secret["data"]["private.pem"] = base64.b64encode(b"garbage").decode()
+
+
+def test_a_key_made_at_one_signs_at_the_other(here: KeysDomain, there: KeysDomain) -> None:
+    key = here.active()
+    _wait(lambda: there.signers == [key.selector])
+    there.call("RetireKey", selector=key.selector, leave_unsigned=True)
+    _wait(lambda: here.signers == [])
+
+
+def test_one_request_sent_to_both_makes_one_key(here: KeysDomain, there: KeysDomain) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        made = list(threads.map(lambda at: at.create(request_id="r-1"), (here, there)))
+    assert made[0] == made[1]
+    assert here.all_keys() == [made[0]]
+
+
+def test_two_wishes_at_once_get_two_selectors(here: KeysDomain, there: KeysDomain) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        made = list(threads.map(lambda at: at.create(), (here, there)))
+    assert made[0].selector != made[1].selector
+    _wait(lambda: len(here.all_keys()) == len(there.all_keys()) == 2)
+
+
+def test_a_secret_edited_to_garbage(
+    here: KeysDomain, there: KeysDomain, api: KubernetesApi
+) -> None:
+    key = here.active()
+    _wait(lambda: there.signers == [key.selector])
+    good = api.secrets()[_secret(key)]
+    api.edit(_secret(key), _garbage)
+    _wait(lambda: "damaged" in here.key(key.selector).notes[0])
+    assert here.signers == [key.selector]
+    assert here.process.sample("gatepost_keys_damaged_keys") == 1
+    # A replica that starts now has nothing good to go on with: its mail waits.
+    there.process.kill()
+    there.process.start()
+    code, reason, _ = refusal(there.sign)
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_USABLE_KEY")
+    api.edit(_secret(key), lambda secret: secret.update(data=good["data"]))
+    _wait(lambda: here.process.sample("gatepost_keys_damaged_keys") == 0)
+    _wait(lambda: there.process.sample("gatepost_keys_damaged_keys") == 0)
+    assert there.signers == [key.selector]
+
+
+def test_a_secret_removed(here: KeysDomain, api: KubernetesApi) -> None:
+    key = here.active()
+    good = api.secrets()[_secret(key)]
+    api.remove(_secret(key))
+    _wait(lambda: "removed" in here.key(key.selector).notes[0])
+    assert here.signers == [key.selector]
+    assert "stored key was removed while it signs" in here.process.log
+    api.edit(_secret(key), lambda secret: secret.update(good))  # kubectl apply, of the backup
+    _wait(lambda: here.process.sample("gatepost_keys_damaged_keys") == 0)
+    assert here.signers == [key.selector]
+
+
+def test_the_api_server_away_for_a_while(
+    here: KeysDomain, there: KeysDomain, api: KubernetesApi
+) -> None:
+    key = here.active()
+    _wait(lambda: there.signers == [key.selector])
+    api.stop()
+    _wait(lambda: here.process.sample("gatepost_keys_store_readable") == 0)
+    assert here.signers == there.signers == [key.selector]
+    code, reason, text = refusal(here.create)
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    assert "cannot be reached" in text
+    api.start()
+    _wait(lambda: here.process.sample("gatepost_keys_store_readable") == 1)
+    assert here.create().state == pb.KEY_STATE_PENDING
+
+
+def test_a_replica_that_starts_without_the_api_server_is_not_ready_and_signs_later(
+    here: KeysDomain, there: KeysDomain, api: KubernetesApi
+) -> None:
+    key = here.active()
+    there.process.kill()
+    api.stop()
+    there.process.spawn()
+    _wait(lambda: "keys cannot be read" in there.process.log)
+    assert not there.process.ready()
+    # It cannot know that the domain has no key, so it does not say so.
+    assert refusal(there.sign)[:2] == (grpc.StatusCode.UNAVAILABLE, "KEYS_NOT_LOADED")
+    api.start()
+    _wait(there.process.ready)
+    assert there.signers == [key.selector]
+
+
+def test_what_the_role_lacks_is_told(here: KeysDomain, api: KubernetesApi) -> None:
+    api.verbs.discard("create")
+    code, _, text = refusal(here.create)
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert 'cannot create resource "secrets"' in text

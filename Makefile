@@ -60,6 +60,11 @@ proto-check: setup ## Fail if the committed code is not what proto/ gives
 lock: setup ## Write requirements.lock anew (ARGS="--upgrade" for the newest)
 	@tools/lock $(ARGS)
 
+.PHONY: chart
+chart: setup ## Write the chart's schema of `config:` anew
+	@$(BIN)/python tools/chart-schema
+
 .PHONY: programs
-programs: ## Install the programs that the tests need (swaks, Postfix's, promtool)
+programs: setup ## Install the programs that the tests need (swaks, Postfix's, promtool, Helm)
 	@tools/test-programs
+	@tools/test-helm

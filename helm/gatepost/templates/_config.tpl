@@ -1,0 +1,161 @@
+{{/*
+From `config:` to what the objects need. The chart lays the operator's `config:` over its own
+defaults (names in this release, paths of mounted files); ports, probes and times are then read from
+the result, so that they cannot differ from what the services do.
+*/}}
+
+{{/* (list under over): lay `over` on `under`, in place: maps are joined, all else is replaced. */}}
+{{- define "gatepost.lay" -}}
+{{- $under := index . 0 -}}
+{{- range $key, $value := index . 1 -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $under $key)) -}}
+{{- include "gatepost.lay" (list (get $under $key) $value) -}}
+{{- else -}}
+{{- $_ := set $under $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (dict "root" $ "component" "policy"): the gatepost.yaml of a component. */}}
+{{- define "gatepost.config" -}}
+{{- $root := .root -}}
+{{- $config := include "gatepost.config.defaults" . | fromYaml -}}
+{{- include "gatepost.lay" (list $config (deepCopy $root.Values.config)) -}}
+{{- range $component := list "policy" "delivery" "keys" -}}
+{{- $service := get $config.services $component -}}
+{{- if not $service.target -}}
+{{- $_ := set $service "target" (printf "%s:%s" (include "gatepost.host" (dict "root" $root "component" $component)) (include "gatepost.port" $service.grpc)) -}}
+{{- end -}}
+{{- end -}}
+{{- include "gatepost.config.check" (dict "root" $root "config" $config) -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{- define "gatepost.config.defaults" -}}
+smtp:
+  hostname: {{ include "gatepost.host" (dict "root" .root "component" "ingress") }}
+  tls:
+    certificate_file: /etc/gatepost/tls/tls.crt
+    key_file: /etc/gatepost/tls/tls.key
+{{- if .root.Values.test.enabled }}
+domains:
+  relay:
+    {{ include "gatepost.test.domain" .root }}: lmtp:{{ include "gatepost.host" (dict "root" .root "component" "test") }}:{{ include "gatepost.test.port" .root }}
+policy:
+  domains:
+    {{ include "gatepost.test.domain" .root }}:
+      actions: {helo_mismatch: accept, invalid_sender: accept, spf_mismatch: accept, dkim_invalid: accept, dkim_missing: accept, from_mismatch: accept, sender_unreachable: accept}
+{{- end }}
+{{- with .root.Values.delivery.smarthostSecret.name }}
+delivery:
+  smarthost:
+    password_file: /etc/gatepost/smarthost/password
+{{- end }}
+keys:
+  store: kubernetes
+  namespace: {{ .root.Values.keys.namespace | default .root.Release.Namespace }}
+nats:
+  {{- if .root.Values.nats.enabled }}
+  urls: ["nats://{{ include "gatepost.host" (dict "root" .root "component" "nats") }}:4222"]
+  replicas: {{ .root.Values.nats.replicas }}
+  {{- end }}
+  username: {{ .component }}
+  password_file: /etc/gatepost/nats/password
+services:
+  ingress: {http: "0.0.0.0:9101"}
+  policy: {http: "0.0.0.0:9102", grpc: "0.0.0.0:7100"}
+  delivery: {http: "0.0.0.0:9103", grpc: "0.0.0.0:7300"}
+  keys: {http: "0.0.0.0:9104", grpc: "0.0.0.0:7200"}
+mailbox:
+  directory: /var/mail/gatepost
+auth:
+  tokens_directory: /etc/gatepost/tokens
+{{- end -}}
+
+{{/* What the schema of values cannot say, because it takes two keys or a pod to see it. */}}
+{{- define "gatepost.config.check" -}}
+{{- $config := .config -}}
+{{- if and (not .root.Values.nats.enabled) (not (dig "nats" "urls" "" $config)) -}}
+{{- fail "config.nats.urls: must name your servers when nats.enabled is false" -}}
+{{- end -}}
+{{- if and (dig "domains" "local" "" $config) (not .root.Values.mailbox.enabled) -}}
+{{- fail "config.domains.local: local mailboxes need a volume that outlives the pods; set mailbox.enabled" -}}
+{{- end -}}
+{{- range $config.smtp.listeners -}}
+{{- if lt (int .port) 1024 -}}
+{{- fail (printf "config.smtp.listeners: the port of %s is %d; pods may only use 1024 and above. The port of the Service is ingress.service.ports.%s" .name (int .port) .name) -}}
+{{- end -}}
+{{- if gt (len .name) 15 -}}
+{{- fail (printf "config.smtp.listeners: the name %s is longer than the 15 letters that Kubernetes gives the name of a port" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The port of "0.0.0.0:9101". */}}
+{{- define "gatepost.port" -}}
+{{- regexFind "[0-9]+$" . -}}
+{{- end -}}
+
+{{/* The seconds of "30s", "1.5m" or 0, as the services read durations, rounded up. */}}
+{{- define "gatepost.seconds" -}}
+{{- $text := toString . | trim -}}
+{{- $number := regexFind "^[0-9.]+" $text | float64 -}}
+{{- $unit := regexFind "[a-z]+$" $text | default "s" -}}
+{{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) $unit) | ceil | int -}}
+{{- end -}}
+
+{{/*
+How long a pod may take to end: the pause until load balancers have heard of it, the grace period of
+the configuration, and what the process skeleton needs besides (four times five seconds).
+*/}}
+{{- define "gatepost.terminationSeconds" -}}
+{{- $grace := include "gatepost.seconds" .config.services.grace_period | int -}}
+{{- add .root.Values.pods.stopDelaySeconds $grace 20 -}}
+{{- end -}}
+
+{{/* The parts of a configuration that take effect only when a process starts. */}}
+{{- define "gatepost.config.restart" -}}
+{{- $parts := pick . "services" "nats" "keys" "dns" "auth" "log" -}}
+{{- $_ := set $parts "smtp" (pick .smtp "hostname" "listeners") -}}
+{{- toYaml $parts | sha256sum -}}
+{{- end -}}
+
+{{/* (dict "root" $ "component" "policy"): the ConfigMap of a component. */}}
+{{- define "gatepost.configmap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  {{- include "gatepost.metadata" . | nindent 2 }}
+data:
+  gatepost.yaml: |
+    {{- include "gatepost.config" . | nindent 4 }}
+{{- end -}}
+
+{{/* Ports of next hops that the configuration names, besides 25: "smtp:host:587" and the smarthost's. */}}
+{{- define "gatepost.config.hopPorts" -}}
+{{- $ports := list 25 -}}
+{{- range $domain, $hop := omit (dig "domains" "relay" dict .) "helm-test.invalid" -}}
+{{- $port := regexFind ":[0-9]+$" $hop | trimPrefix ":" -}}
+{{- if $port -}}
+{{- $ports = append $ports (int $port) -}}
+{{- end -}}
+{{- end -}}
+{{- $smarthost := dig "delivery" "smarthost" dict . -}}
+{{- if $smarthost.host -}}
+{{- $ports = append $ports (int ($smarthost.port | default (ternary 587 25 (ne ($smarthost.username | default "") "")))) -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}
+
+{{/* "true" if policy asks other servers whether a sender can be reached. */}}
+{{- define "gatepost.config.callouts" -}}
+{{- $actions := list (dig "policy" "actions" dict .) -}}
+{{- range $domain, $other := dig "policy" "domains" dict . -}}
+{{- $actions = append $actions ($other.actions | default dict) -}}
+{{- end -}}
+{{- range $actions -}}
+{{- if and .sender_unreachable (ne .sender_unreachable "accept") -}}
+true
+{{- end -}}
+{{- end -}}
+{{- end -}}

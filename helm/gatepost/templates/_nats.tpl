@@ -1,0 +1,145 @@
+{{/* The NATS server of the chart: sizes from stated needs, and who may do what. */}}
+
+{{/* Octets of "10Gi". */}}
+{{- define "gatepost.octets" -}}
+{{- $number := regexFind "^[0-9]+" . | int64 -}}
+{{- $unit := regexFind "[A-Za-z]+$" . -}}
+{{- mul $number (get (dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) $unit) -}}
+{{- end -}}
+
+{{/*
+How much the server may store: 85 % of the volume. The rest is for what compaction writes before it
+removes; a volume that is really full stops the server, a limit only refuses mail with 452.
+*/}}
+{{- define "gatepost.nats.storageLimit" -}}
+{{- div (mul (include "gatepost.octets" .Values.nats.storage.size | int64) 85) 100 -}}
+{{- end -}}
+
+{{/*
+Memory in MiB: 512 for the server, and 4 KiB for each deferred record. The server loads all records
+that are due at once: 3.8 GB for a million of 1 KB each, after a long absence.
+*/}}
+{{- define "gatepost.nats.memoryMi" -}}
+{{- add 512 (div (mul (int64 .Values.nats.deferredRecords) 4) 1024) -}}
+{{- end -}}
+
+{{/* The users: what each may publish besides questions that all ask, as lists of subjects. */}}
+{{- define "gatepost.nats.users" -}}
+ingress:
+  - queue.ready.*.*
+  - content.*.*
+  # What was stored for a mail that was not accepted in the end is removed again.
+  - $JS.API.STREAM.PURGE.QUEUE
+  - $JS.API.STREAM.PURGE.CONTENT
+policy:
+  - events.*.*
+  - $JS.API.DIRECT.GET.EVENTS
+  - $JS.API.DIRECT.GET.EVENTS.>
+  {{- range list "accounts" "callouts" }}
+  {{- include "gatepost.nats.bucket" . | nindent 2 }}
+  {{- end }}
+delivery:
+  - queue.*.*.*
+  - content.*.*
+  - events.*.*
+  - dead.*
+  - $JS.ACK.QUEUE.delivery.>
+  - $JS.API.CONSUMER.MSG.NEXT.QUEUE.delivery
+  {{- range list "QUEUE" "CONTENT" "EVENTS" "DEAD" }}
+  - $JS.API.DIRECT.GET.{{ . }}
+  - $JS.API.DIRECT.GET.{{ . }}.>
+  {{- end }}
+  {{- range list "QUEUE" "CONTENT" "DEAD" }}
+  - $JS.API.STREAM.PURGE.{{ . }}
+  {{- end }}
+  # `gatepost queue watch` follows the events by consumers of its own.
+  - $JS.API.CONSUMER.CREATE.EVENTS
+  - $JS.API.CONSUMER.CREATE.EVENTS.>
+  - $JS.API.CONSUMER.DELETE.EVENTS.>
+  - $JS.API.CONSUMER.INFO.EVENTS.>
+  - $JS.FC.EVENTS.>
+  {{- range list "suppressions" "destinations" }}
+  {{- include "gatepost.nats.bucket" . | nindent 2 }}
+  {{- end }}
+topology:
+  - $JS.API.STREAM.CREATE.*
+  - $JS.API.CONSUMER.CREATE.QUEUE.delivery
+{{- end -}}
+
+{{/* A key-value bucket, read and written. Listing its keys takes a consumer. */}}
+{{- define "gatepost.nats.bucket" -}}
+- $KV.{{ . }}.>
+- $JS.API.DIRECT.GET.KV_{{ . }}
+- $JS.API.DIRECT.GET.KV_{{ . }}.>
+- $JS.API.CONSUMER.CREATE.KV_{{ . }}
+- $JS.API.CONSUMER.CREATE.KV_{{ . }}.>
+- $JS.API.CONSUMER.DELETE.KV_{{ . }}.>
+- $JS.API.CONSUMER.INFO.KV_{{ . }}.>
+- $JS.FC.KV_{{ . }}.>
+{{- end -}}
+
+{{- define "gatepost.nats.conf" -}}
+{{- $limit := include "gatepost.nats.storageLimit" . | int64 -}}
+{{- $replicas := int .Values.nats.replicas -}}
+server_name: $POD_NAME
+port: 4222
+http_port: 8222
+max_payload: 1MB
+jetstream {
+  store_dir: "/data"
+  # An acknowledged message survives a crash of the machine: that is what a 250 promises.
+  sync_interval: always
+  max_file_store: {{ $limit }}
+  max_memory_store: 1MB
+}
+accounts {
+  GATEPOST {
+    # A stream counts once for each of its replicas.
+    jetstream: { max_file: {{ mul $limit $replicas }}, max_mem: 1MB }
+    users: [
+      {{- range $user, $subjects := include "gatepost.nats.users" . | fromYaml }}
+      {
+        user: {{ $user }}
+        password: ${{ upper $user }}_PASSWORD
+        permissions: {
+          publish: [
+            "$JS.API.INFO"
+            "$JS.API.STREAM.INFO.*"
+            "$JS.API.CONSUMER.INFO.QUEUE.delivery"
+            {{- range $subjects }}
+            {{ quote . }}
+            {{- end }}
+          ]
+          # Answers, and nobody else's.
+          subscribe: ["_INBOX.{{ $user }}.>"]
+        }
+      }
+      {{- end }}
+    ]
+  }
+  SYS {}
+}
+system_account: SYS
+{{- if gt $replicas 1 }}
+cluster {
+  name: {{ include "gatepost.fullname" . }}
+  port: 6222
+  authorization { user: route, password: $ROUTE_PASSWORD }
+  # With the password in each, which only the environment can give.
+  routes: $ROUTES
+}
+lame_duck_grace_period: 5s
+lame_duck_duration: 30s
+{{- end }}
+{{- end -}}
+
+{{/* What $ROUTES is: every node by its name. Kubernetes puts the password in. */}}
+{{- define "gatepost.nats.routes" -}}
+{{- $nodes := include "gatepost.host" (dict "root" . "component" "nats-nodes") -}}
+{{- $routes := list -}}
+{{- range $number := until (int .Values.nats.replicas) -}}
+{{- $node := printf "%s-%d.%s" (include "gatepost.name" (dict "root" $ "component" "nats")) $number $nodes -}}
+{{- $routes = append $routes (printf "nats-route://route:$(ROUTE_PASSWORD)@%s:6222" $node) -}}
+{{- end -}}
+{{- toJson $routes -}}
+{{- end -}}

@@ -1,0 +1,137 @@
+{{/*
+Who may talk to whom: one table, from which the policies of both ends are made. Pods of this release
+that are in no row talk to nobody.
+*/}}
+
+{{/*
+Rows of from, to and ports. A name is a component of this release or one of: clients, operators,
+prometheus, dns, mail (SMTP servers of the world), apiserver.
+*/}}
+{{- define "gatepost.edges" -}}
+{{- $config := include "gatepost.config" (dict "root" . "component" "ingress") | fromYaml -}}
+{{- $services := $config.services -}}
+{{- $listeners := list -}}
+{{- range $config.smtp.listeners -}}
+{{- $listeners = append $listeners (int .port) -}}
+{{- end -}}
+edges:
+  - {from: clients, to: ingress, ports: {{ toJson $listeners }}}
+  - {from: ingress, to: policy, ports: [{{ include "gatepost.port" $services.policy.grpc }}]}
+  - {from: ingress, to: nats, ports: [4222]}
+  - {from: policy, to: nats, ports: [4222]}
+  {{- if include "gatepost.config.callouts" $config }}
+  - {from: policy, to: mail, ports: [{{ dig "policy" "callout" "port" 25 $config }}]}
+  {{- end }}
+  - {from: delivery, to: nats, ports: [4222]}
+  - {from: delivery, to: keys, ports: [{{ include "gatepost.port" $services.keys.grpc }}]}
+  - {from: delivery, to: mail, ports: {{ include "gatepost.config.hopPorts" $config }}}
+  - {from: keys, to: apiserver, ports: {{ toJson .Values.networkPolicy.apiServerPorts }}}
+  - {from: topology, to: nats, ports: [4222]}
+  {{- range $service := list "ingress" "policy" "delivery" "keys" }}
+  - {from: {{ $service }}, to: dns, ports: {{ toJson $.Values.networkPolicy.dnsPorts }}}
+  - {from: prometheus, to: {{ $service }}, ports: [{{ include "gatepost.port" (get $services $service).http }}]}
+  {{- if ne $service "ingress" }}
+  - {from: operators, to: {{ $service }}, ports: [{{ include "gatepost.port" (get $services $service).grpc }}]}
+  {{- end }}
+  {{- end }}
+  - {from: topology, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
+  {{- if .Values.nats.enabled }}
+  - {from: nats, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
+  {{- if gt (int .Values.nats.replicas) 1 }}
+  - {from: nats, to: nats, ports: [6222]}
+  {{- end }}
+  {{- if .Values.delivery.keda.enabled }}
+  - {from: keda, to: nats, ports: [8222]}
+  {{- end }}
+  {{- end }}
+  {{- if .Values.account.address }}
+  - {from: accounts, to: policy, ports: [{{ include "gatepost.port" $services.policy.grpc }}]}
+  - {from: accounts, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
+  {{- end }}
+  {{- if .Values.test.enabled }}
+  - {from: test, to: ingress, ports: {{ toJson $listeners }}}
+  - {from: test, to: test, ports: [{{ include "gatepost.test.port" . }}]}
+  - {from: test, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
+  - {from: delivery, to: test, ports: [{{ include "gatepost.test.port" . }}]}
+  {{- end }}
+{{- end -}}
+
+{{/* (dict "root" $ "name" "policy" "ports" ports): the peers of a rule as YAML; nothing means anybody. */}}
+{{- define "gatepost.peers" -}}
+{{- $given := .root.Values.networkPolicy -}}
+{{- if has .name (list "clients" "mail") -}}
+{{- else if eq .name "operators" -}}
+{{- toYaml $given.operators -}}
+{{- else if eq .name "prometheus" -}}
+{{- toYaml $given.prometheus -}}
+{{- else if eq .name "keda" -}}
+{{- toYaml $given.keda -}}
+{{- else if eq .name "dns" -}}
+{{- with $given.dns }}{{ toYaml . }}{{ end -}}
+{{- else if eq .name "apiserver" -}}
+{{- with $given.apiServer }}{{ toYaml . }}{{ end -}}
+{{- else if and (eq .name "nats") (not .root.Values.nats.enabled) -}}
+{{- with $given.nats }}{{ toYaml . }}{{ end -}}
+{{- else -}}
+- podSelector:
+    matchLabels:
+      {{- include "gatepost.selector" (dict "root" .root "component" .name) | nindent 6 }}
+{{- end -}}
+{{- end -}}
+
+{{- define "gatepost.rulePorts" -}}
+{{- $udp := eq .name "dns" -}}
+{{- range .ports }}
+- {port: {{ . }}, protocol: TCP}
+{{- if $udp }}
+- {port: {{ . }}, protocol: UDP}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* (dict "root" $ "component" "policy"): the component's policy, from the table. */}}
+{{- define "gatepost.networkpolicy" -}}
+{{- $root := .root -}}
+{{- $component := .component -}}
+{{- $edges := (include "gatepost.edges" $root | fromYaml).edges -}}
+{{- $more := get $root.Values.networkPolicy.extra $component | default dict -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "gatepost.metadata" . | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "gatepost.selector" . | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    {{- range $edges }}
+    {{- if eq .to $component }}
+    # from {{ .from }}
+    - ports:
+        {{- include "gatepost.rulePorts" (dict "name" .to "ports" .ports) | trim | nindent 8 }}
+      {{- with include "gatepost.peers" (dict "root" $root "name" .from) }}
+      from:
+        {{- . | nindent 8 }}
+      {{- end }}
+    {{- end }}
+    {{- end }}
+    {{- with $more.ingress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  egress:
+    {{- range $edges }}
+    {{- if eq .from $component }}
+    # to {{ .to }}
+    - ports:
+        {{- include "gatepost.rulePorts" (dict "name" .to "ports" .ports) | trim | nindent 8 }}
+      {{- with include "gatepost.peers" (dict "root" $root "name" .to) }}
+      to:
+        {{- . | nindent 8 }}
+      {{- end }}
+    {{- end }}
+    {{- end }}
+    {{- with $more.egress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}

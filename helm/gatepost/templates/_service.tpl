@@ -1,0 +1,111 @@
+{{/* The objects that stand beside each Deployment. */}}
+
+{{- define "gatepost.serviceaccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "gatepost.metadata" . | nindent 2 }}
+automountServiceAccountToken: false
+{{- end -}}
+
+{{- define "gatepost.pdb" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "gatepost.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "gatepost.selector" . | nindent 6 }}
+{{- end -}}
+
+{{/* Headless, so that clients see every replica and share their calls among them. */}}
+{{- define "gatepost.rpcService" -}}
+{{- $config := include "gatepost.config" . | fromYaml -}}
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "gatepost.metadata" . | nindent 2 }}
+spec:
+  clusterIP: None
+  selector:
+    {{- include "gatepost.selector" . | nindent 4 }}
+  ports:
+    - name: grpc
+      port: {{ include "gatepost.port" (get $config.services .component).grpc }}
+      targetPort: grpc
+      appProtocol: kubernetes.io/h2c
+{{- end -}}
+
+{{- define "gatepost.hpa" -}}
+{{- $scaling := (get .root.Values .component).autoscaling -}}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  {{- include "gatepost.metadata" . | nindent 2 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ include "gatepost.name" . }}
+  minReplicas: {{ $scaling.minReplicas }}
+  maxReplicas: {{ $scaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target:
+          type: Utilization
+          averageUtilization: {{ $scaling.cpuPercent }}
+  behavior:
+    scaleDown:
+      # Sessions and connections are moved at each step down; there is no hurry.
+      stabilizationWindowSeconds: 300
+{{- end -}}
+
+{{/* (dict "root" $ "component" "ingress" "name" … "service" values "listeners" list): a Service for SMTP. */}}
+{{- define "gatepost.smtpService" -}}
+{{- $service := .service -}}
+{{- $open := has $service.type (list "LoadBalancer" "NodePort") -}}
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "gatepost.metadata" . | nindent 2 }}
+  {{- with $service.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  type: {{ $service.type }}
+  {{- if $open }}
+  # Local: clients keep their addresses, which SPF, HELO checks and limits need.
+  externalTrafficPolicy: {{ $service.externalTrafficPolicy }}
+  {{- end }}
+  {{- if eq $service.type "LoadBalancer" }}
+  {{- with $service.loadBalancerClass }}
+  loadBalancerClass: {{ . }}
+  {{- end }}
+  {{- with $service.loadBalancerSourceRanges }}
+  loadBalancerSourceRanges:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- with $service.ipFamilyPolicy }}
+  ipFamilyPolicy: {{ . }}
+  {{- end }}
+  selector:
+    {{- include "gatepost.selector" . | nindent 4 }}
+  ports:
+    {{- range .listeners }}
+    - name: {{ .name }}
+      port: {{ get ($service.ports | default dict) .name | default .port }}
+      targetPort: {{ .name }}
+      {{- if $open }}
+      {{- with get ($service.nodePorts | default dict) .name }}
+      nodePort: {{ . }}
+      {{- end }}
+      {{- end }}
+    {{- end }}
+{{- end -}}

@@ -1,0 +1,155 @@
+"""The network policies allow the edges that ARCHITECTURE.md lists, and no others."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tests.chart.test_values import EVERYTHING
+from tests.support.chart import ROOT, SERVICES, Chart, Manifest, container, render
+
+Edge = tuple[str, str]
+
+# What the table calls them, and what the chart does.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "SMTP clients": ("anybody",),
+    "SMTP servers of the world": ("anybody",),
+    "operators": ("operators",),
+    "gatepost": ("operators",),
+    "gatepost topology": ("topology",),
+    "Prometheus": ("prometheus",),
+    "the HTTP port of each": SERVICES,
+    "Kubernetes API": ("api",),
+    "DNS": ("dns",),
+    "NATS": ("nats",),
+    **{service: (service,) for service in SERVICES},
+}
+
+
+def table() -> set[Edge]:
+    """The edges of ARCHITECTURE.md."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", text.split("## The services")[0], re.MULTILINE
+    )
+    return {
+        (start, end)
+        for left, right in rows
+        if left != "from"
+        for start in _names(left)
+        for end in _names(right)
+    }
+
+
+def _names(cell: str) -> list[str]:
+    words = re.split(r", and |, ", cell.replace("`", "").replace(" (gRPC)", ""))
+    return [name for word in words for name in WORDS[word]]
+
+
+def _peers(rule: Mapping[str, Any], side: str) -> list[str]:
+    peers = rule.get(side)
+    if peers is None:
+        ports = {port["port"] for port in rule["ports"]}
+        return ["dns"] if ports == {53} else ["api"] if 6443 in ports else ["anybody"]
+    found = []
+    for peer in peers:
+        labels = peer.get("podSelector", {}).get("matchLabels", {})
+        namespace = peer.get("namespaceSelector", {}).get("matchLabels", {})
+        if "app.kubernetes.io/component" in labels:
+            assert labels["app.kubernetes.io/instance"] == "post"
+            found.append(labels["app.kubernetes.io/component"])
+        elif "gatepost-operator" in labels:
+            found.append("operators")
+        else:
+            name = namespace["kubernetes.io/metadata.name"]
+            found.append({"monitoring": "prometheus"}.get(name, name))
+    return found
+
+
+def allowed(chart: Chart) -> tuple[set[Edge], set[Edge]]:
+    """The edges that policies let out, and those that they let in."""
+    out: set[Edge] = set()
+    into: set[Edge] = set()
+    for policy in chart.of("NetworkPolicy"):
+        spec = policy["spec"]
+        assert spec["policyTypes"] == ["Ingress", "Egress"]
+        component = spec["podSelector"]["matchLabels"].get("app.kubernetes.io/component")
+        out |= {
+            (component, peer) for rule in spec.get("egress") or [] for peer in _peers(rule, "to")
+        }
+        into |= {
+            (peer, component) for rule in spec.get("ingress") or [] for peer in _peers(rule, "from")
+        }
+    return out, into
+
+
+OUTSIDE = {"anybody", "operators", "prometheus", "dns", "api", "keda"}
+BESIDES = {("keda", "nats"), ("accounts", "dns"), ("accounts", "policy")}
+"""Not of Gatepost itself: KEDA's operator, and the Job that, like an operator, makes an account."""
+
+
+def test_the_policies_allow_the_edges_of_the_architecture() -> None:
+    out, into = allowed(render(EVERYTHING))
+    edges = {edge for edge in out | into if "test" not in edge} - BESIDES
+    assert edges == table()
+
+
+def test_both_ends_of_an_edge_allow_it() -> None:
+    out, into = allowed(render(EVERYTHING))
+    assert {edge for edge in out if edge[1] not in OUTSIDE} == {
+        edge for edge in into if edge[0] not in OUTSIDE
+    }
+
+
+def test_without_the_options_there_are_fewer_edges() -> None:
+    out, into = allowed(render())
+    assert not {edge for edge in out | into if {"accounts", "keda"} & set(edge)}
+    assert ("policy", "anybody") not in out
+    assert ("nats", "nats") not in out | into
+
+
+def test_pods_that_no_policy_names_talk_to_nobody() -> None:
+    (deny,) = [
+        policy["spec"]
+        for policy in render().of("NetworkPolicy")
+        if policy["metadata"]["name"].endswith("default-deny")
+    ]
+    assert not deny.keys() & {"ingress", "egress"}
+    labels = deny["podSelector"]["matchLabels"]
+    for component, pod in render(EVERYTHING).pods():
+        assert labels.items() <= pod["metadata"]["labels"].items(), component
+
+
+def test_the_ports_are_those_of_the_pods() -> None:
+    chart = render(EVERYTHING)
+    listening = {
+        component: {port["containerPort"] for port in container(pod).get("ports", [])}
+        for component, pod in chart.pods()
+    }
+    for policy in chart.of("NetworkPolicy"):
+        component = policy["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component")
+        for rule in policy["spec"].get("ingress") or []:
+            assert _ports(rule) <= listening[component], component
+    served = {"ingress": listening["ingress"], "nats": {4222, 6222, 8222}}
+    for component, ports in served.items():
+        assert listening[component] == ports
+
+
+def _ports(rule: Manifest) -> set[int]:
+    return {port["port"] for port in rule["ports"]}
+
+
+def test_delivery_reaches_the_next_hops_that_are_configured() -> None:
+    (rule,) = [
+        rule
+        for rule in render(EVERYTHING).one("NetworkPolicy", "delivery")["spec"]["egress"]
+        if _peers(rule, "to") == ["anybody"]
+    ]
+    # The world's, Dovecot's by LMTP, the smarthost's with credentials.
+    assert _ports(rule) == {25, 24, 587}
+
+
+def test_the_operator_may_allow_more() -> None:
+    more = {"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}
+    chart = render({"networkPolicy": {"extra": {"policy": {"egress": [more]}}}})
+    assert more in chart.one("NetworkPolicy", "policy")["spec"]["egress"]
+    assert not render({"networkPolicy": {"enabled": False}}).of("NetworkPolicy")

@@ -1,0 +1,183 @@
+"""Every pod is one that a namespace with Pod Security "restricted" admits, and has no more than it
+needs: no token, no Secret of others, no place to write."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.chart.test_values import EVERYTHING
+from tests.support.chart import Chart, container, render
+
+RENDERINGS = [
+    pytest.param(partial(render), id="default"),
+    pytest.param(partial(render, files=["values-ha.yaml"]), id="ha"),
+    pytest.param(partial(render, EVERYTHING), id="everything"),
+]
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+VOLUMES = {
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"),
+    *("projected", "secret"),
+}
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_pods_are_restricted(rendering: partial[Chart]) -> None:
+    seen = set()
+    for component, pod in rendering().pods():
+        seen.add(component)
+        spec = pod["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), component
+        assert spec["securityContext"]["runAsNonRoot"] is True, component
+        assert spec["securityContext"]["runAsUser"] > 0, component
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, component
+        assert not {"sysctls", "windowsOptions", "seLinuxOptions"} & spec["securityContext"].keys()
+        for volume in spec.get("volumes", []):
+            assert volume.keys() - {"name"} <= VOLUMES, component
+        assert "initContainers" not in spec, component
+        box = container(pod)
+        assert box["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, component
+        assert all("hostPort" not in port for port in box.get("ports", [])), component
+        assert all(port["containerPort"] >= 1024 for port in box.get("ports", [])), component
+    assert seen >= {"ingress", "policy", "delivery", "keys", "nats", "topology", "test"}
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_memory_is_limited_and_asked_for(rendering: partial[Chart]) -> None:
+    for component, pod in rendering().pods():
+        resources = container(pod)["resources"]
+        assert resources["limits"]["memory"], component
+        assert resources["requests"].keys() >= {"cpu", "memory"}, component
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_only_keys_has_a_token_for_the_api_server(rendering: partial[Chart]) -> None:
+    holders = {
+        component
+        for component, pod in rendering().pods()
+        if pod["spec"].get("automountServiceAccountToken", True)
+    }
+    assert holders == {"keys"}
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_only_keys_may_read_secrets(rendering: partial[Chart]) -> None:
+    chart = rendering()
+    assert not chart.of("ClusterRole", "ClusterRoleBinding")
+    (role,) = chart.of("Role")
+    (binding,) = chart.of("RoleBinding")
+    assert [rule["resources"] for rule in role["rules"]] == [["secrets"]]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert [subject["name"] for subject in binding["subjects"]] == ["post-gatepost-keys"]
+    assert chart.pod("keys")["spec"]["serviceAccountName"] == "post-gatepost-keys"
+
+
+def test_the_namespace_of_the_keys_can_be_one_of_its_own() -> None:
+    chart = render({"keys": {"namespace": "post-keys"}})
+    for kind in ("Role", "RoleBinding"):
+        assert chart.one(kind, "keys")["metadata"]["namespace"] == "post-keys"
+    (subject,) = chart.one("RoleBinding", "keys")["subjects"]
+    assert subject["namespace"] == "mail"
+    assert "namespace: post-keys" in chart.config_text("keys")
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_every_component_has_an_account_of_its_own(rendering: partial[Chart]) -> None:
+    chart = rendering()
+    accounts = {each["metadata"]["name"] for each in chart.of("ServiceAccount")}
+    for component, pod in chart.pods():
+        if component != "test":
+            assert pod["spec"]["serviceAccountName"] == f"post-gatepost-{component}"
+            assert pod["spec"]["serviceAccountName"] in accounts
+    assert all(not each["automountServiceAccountToken"] for each in chart.of("ServiceAccount"))
+
+
+SECRETS: dict[str, dict[str, set[str]]] = {
+    "ingress": {"tls": set(), "tokens": {"service.token"}, "nats-auth": {"ingress"}},
+    "policy": {
+        "tokens": {"service.token", "operator.token", "viewer.token"},
+        "nats-auth": {"policy"},
+    },
+    "delivery": {
+        "tokens": {"service.token", "operator.token", "viewer.token"},
+        "nats-auth": {"delivery"},
+        "smarthost": {"password"},
+    },
+    "keys": {"tokens": {"service.token", "operator.token", "viewer.token"}},
+    "topology": {"nats-auth": {"topology"}},
+    "accounts": {"tokens": {"operator.token"}, "account": {"password"}},
+    "test": {},
+    "nats": {},
+}
+
+
+def test_each_pod_is_given_only_its_own_secrets() -> None:
+    for component, pod in render(EVERYTHING).pods():
+        found = {}
+        for volume in pod["spec"].get("volumes", []):
+            if "secret" in volume:
+                secret = volume["secret"]
+                name = secret["secretName"].removeprefix("post-gatepost-")
+                found[name] = {item["key"] for item in secret.get("items", [])}
+                assert secret["defaultMode"] == 0o440, component
+        assert found == SECRETS[component], component
+
+
+def test_secrets_of_ones_own_are_used_and_none_are_made() -> None:
+    given: dict[str, Any] = {
+        "tokens": {"existingSecret": "my-tokens"},
+        "tls": {"existingSecret": "my-tls"},
+        "nats": {"auth": {"existingSecret": "my-nats"}},
+        "account": {"existingSecret": "my-account"},
+    }
+    from_values = {**EVERYTHING, **given}
+    from_values["nats"] = {**EVERYTHING["nats"], **given["nats"]}
+    from_values["account"] = {**EVERYTHING["account"], **given["account"]}
+    chart = render(from_values)
+    assert not chart.of("Secret", "Certificate")
+    named = set()
+    for _, pod in chart.pods():
+        for volume in pod["spec"].get("volumes", []):
+            named.add(volume.get("secret", {}).get("secretName"))
+        for variable in container(pod).get("env", []):
+            named.add(variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name"))
+    assert named - {None} == {"my-tokens", "my-tls", "my-nats", "my-account", "smarthost"}
+
+
+def test_highly_available_means_spread_and_more_than_one() -> None:
+    chart = render(files=["values-ha.yaml"])
+    replicas = {
+        each["metadata"]["name"]: each["spec"].get("replicas")
+        for each in chart.of("Deployment", "StatefulSet")
+    }
+    scaled = {
+        each["metadata"]["name"]: each["spec"] for each in chart.of("HorizontalPodAutoscaler")
+    }
+    for name, number in replicas.items():
+        assert (number or scaled[name]["minReplicas"]) >= 2, name
+    assert replicas["post-gatepost-nats"] == 3
+    budgets = {each["metadata"]["name"]: each["spec"] for each in chart.of("PodDisruptionBudget")}
+    assert budgets.keys() == replicas.keys()
+    assert all(budget["maxUnavailable"] == 1 for budget in budgets.values())
+    for each in chart.of("Deployment", "StatefulSet"):
+        spread = each["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        hard = [rule for rule in spread if rule["whenUnsatisfiable"] == "DoNotSchedule"]
+        assert [rule["topologyKey"] for rule in hard] == ["kubernetes.io/hostname"]
+        assert hard[0]["labelSelector"] == each["spec"]["selector"]
+
+
+def test_a_services_own_placement_is_laid_over_that_of_all() -> None:
+    values = {
+        "pods": {"nodeSelector": {"disk": "any"}, "priorityClassName": "mail"},
+        "ingress": {"pods": {"nodeSelector": {"edge": "yes"}, "annotations": {"a": "b"}}},
+    }
+    chart = render(values)
+    ingress, policy = (chart.pod(name) for name in ("ingress", "policy"))
+    assert ingress["spec"]["nodeSelector"] == {"disk": "any", "edge": "yes"}
+    assert ingress["metadata"]["annotations"]["a"] == "b"
+    assert policy["spec"]["nodeSelector"] == {"disk": "any"}
+    assert {pod["spec"]["priorityClassName"] for pod in (ingress, policy)} == {"mail"}

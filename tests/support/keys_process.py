@@ -55,6 +55,8 @@ class KeysProcess:
         self._config_file = folder / "gatepost.yaml"
         self._config_file.write_text(yaml.safe_dump(values), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
+        self.answers: list[bytes] = []
+        """All that calls were answered with, failures too, as octets."""
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -159,7 +161,7 @@ class KeysProcess:
         """The service as a caller with this role sees it."""
         token = "" if role is Role.NONE else token_file(self.tokens, role).read_text().strip()
         with grpc.insecure_channel(f"127.0.0.1:{self.rpc_port}") as channel:
-            yield KeysClient(channel, token)
+            yield KeysClient(channel, token, self.answers)
 
     def grpcurl(
         self, method: str, body: str, *, role: Role = Role.OPERATOR
@@ -187,14 +189,22 @@ class KeysProcess:
 class KeysClient:
     """Calls with a token and a deadline: `client.CreateKey(request)`."""
 
-    def __init__(self, channel: grpc.Channel, token: str) -> None:
+    def __init__(self, channel: grpc.Channel, token: str, answers: list[bytes]) -> None:
         self._stub = KeyServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._answers = answers
 
     def __getattr__(self, method: str) -> Any:
         call = getattr(self._stub, method)
 
         def made(request: Any) -> Any:
-            return call(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+            try:
+                answer = call(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+            except grpc.RpcError as error:
+                failed: Any = error
+                self._answers.append(f"{failed.details()} {failed.trailing_metadata()}".encode())
+                raise
+            self._answers.append(answer.SerializeToString())
+            return answer
 
         return made

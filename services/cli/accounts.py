@@ -16,7 +16,12 @@ from services.cli.failure import CliError, Exit
 from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOption, TokenOption
 from services.cli.output import plain, print_json, print_table, when
 
-app = typer.Typer(help="Local mailboxes and logins.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Local mailboxes and logins.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 AddressArgument = Annotated[str, typer.Argument(help="The account's address.")]
 PasswordFileOption = Annotated[

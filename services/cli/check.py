@@ -37,7 +37,10 @@ _STYLES: Final = {
     verdict_pb2.ACTION_REFUSE: "red",
 }
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+
+@app.command()
 def check(
     mail: Annotated[
         str,

@@ -14,7 +14,10 @@ from services.cli.serve import ServiceDataOption, open_config
 from services.common.config.model import Config
 
 app = typer.Typer(
-    help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None
+    help="Check and show the configuration.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 FileArgument = Annotated[Path, typer.Argument(help="The configuration file.")]

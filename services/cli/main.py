@@ -1,20 +1,99 @@
-"""The command tree; each command's code is in the module named after it."""
+"""The command tree. A command's module is loaded when it is called: the services need no tables,
+and a question to the queue needs no DNS.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version as distribution_version
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
-from services.cli import accounts, check, config, keys, queue, serve, topology
 from services.cli.failure import CliError
-from services.cli.up import command as up
+
+
+def _up() -> typer.Typer:
+    from services.cli.up.command import app
+
+    return app
+
+
+def _service(name: str) -> typer.Typer:
+    from services.cli.serve import app_for
+
+    return app_for(name)
+
+
+def _check() -> typer.Typer:
+    from services.cli.check import app
+
+    return app
+
+
+def _queue() -> typer.Typer:
+    from services.cli.queue import app
+
+    return app
+
+
+def _accounts() -> typer.Typer:
+    from services.cli.accounts import app
+
+    return app
+
+
+def _keys() -> typer.Typer:
+    from services.cli.keys import app
+
+    return app
+
+
+def _topology() -> typer.Typer:
+    from services.cli.topology import app
+
+    return app
+
+
+def _config() -> typer.Typer:
+    from services.cli.config import app
+
+    return app
+
+
+_COMMANDS: Final[dict[str, Callable[[], typer.Typer]]] = {
+    "up": _up,
+    **{name: partial(_service, name) for name in ("ingress", "policy", "delivery")},
+    "keys": _keys,
+    "check": _check,
+    "queue": _queue,
+    "accounts": _accounts,
+    "topology": _topology,
+    "config": _config,
+}
+
+
+class _Commands(TyperGroup):
+    """The commands by name, none of them loaded before it is needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = typer.main.get_command(_COMMANDS[cmd_name]())
+        command.name = cmd_name
+        return command
+
 
 app = typer.Typer(
     name="gatepost",
-    help="An SMTP server set for Kubernetes: receive, judge, keep safe, deliver, sign.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,17 +117,6 @@ def _main(
     ] = False,
 ) -> None:
     """An SMTP server set for Kubernetes: receive, judge, keep safe, deliver, sign."""
-
-
-app.command("up")(up.up)
-for service in ("ingress", "policy", "delivery"):
-    app.command(service, help=f"Run the {service} service alone.")(serve.command(service))
-app.command("check")(check.check)
-app.add_typer(queue.app, name="queue")
-app.add_typer(accounts.app, name="accounts")
-app.add_typer(topology.app, name="topology")
-app.add_typer(keys.app, name="keys")
-app.add_typer(config.app, name="config")
 
 
 def main() -> None:

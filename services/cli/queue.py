@@ -27,7 +27,12 @@ from services.cli.output import (
     when,
 )
 
-app = typer.Typer(help="The mail that is on its way.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The mail that is on its way.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 MessageArgument = Annotated[str, typer.Argument(metavar="ID", help="The message id.")]
 DestinationOption = Annotated[

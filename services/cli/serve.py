@@ -44,3 +44,10 @@ def command(service: str) -> Callable[[ConfigOption, ServiceDataOption], None]:
         raise typer.Exit(entry.run(source))
 
     return run
+
+
+def app_for(service: str) -> typer.Typer:
+    """`gatepost <service>` as a command of its own."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(help=f"Run the {service} service alone.")(command(service))
+    return app

@@ -17,7 +17,10 @@ from services.common.jetstream import JetStream, StoreError
 from services.common.wiring import nats_settings, topology_settings
 
 app = typer.Typer(
-    help="Create and verify the streams in NATS.", no_args_is_help=True, rich_markup_mode=None
+    help="Create and verify the streams in NATS.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 WaitOption = Annotated[

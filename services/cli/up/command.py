@@ -80,6 +80,10 @@ class _Household:
             child.kill()
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
 def up(
     config: ConfigOption = None,
     data: DataOption = DEFAULT_DATA,

@@ -9,7 +9,8 @@ from google.protobuf import duration_pb2
 from gatepost.policy.v1 import policy_pb2 as pb
 from gatepost.policy.v1 import verdict_pb2
 from services.common.mail.reply import Reply
-from services.policy.verdict import Action, Result, Verdict
+from services.policy.action import Action
+from services.policy.verdict import Result, Verdict
 
 _ACTIONS = {
     Action.ACCEPT: verdict_pb2.ACTION_ACCEPT,

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from services.common.mail.message import folded
+from services.policy.action import Action
 from services.policy.checks.spf_mismatch import identity
 from services.policy.dkim.verification import SignatureResult
 from services.policy.subject import Envelope, Mail
-from services.policy.verdict import Action, Result, Verdict
+from services.policy.verdict import Result, Verdict
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~@]+")
 _NOT_QUOTABLE = re.compile(r"[^ !#-\[\]-~]")
@@ -60,6 +61,9 @@ def _entries(mail: Mail, results: Mapping[str, Result]) -> Iterator[str]:
         yield _dkim_entry(signature)
     if "dkim_missing" in results and not mail.signatures:
         yield "dkim=none"
+    dmarc = results.get("dmarc_fail")
+    if dmarc is not None:
+        yield _dmarc_entry(mail, dmarc)
 
 
 def _dkim_entry(signature: SignatureResult) -> str:
@@ -73,6 +77,15 @@ def _dkim_entry(signature: SignatureResult) -> str:
     for name, value in (("d", label.domain), ("s", label.selector), ("b", label.signature)):
         if value:
             words.append(f"header.{name}={_value(value)}")
+    return " ".join(words)
+
+
+def _dmarc_entry(mail: Mail, dmarc: Result) -> str:
+    words = [f"dmarc={dmarc.result}"]
+    asked = dict(dmarc.evidence).get("dmarc.policy")
+    if asked:
+        words.append(f"(p={asked})")
+    words += [f"header.from={_value(each.domain)}" for each in mail.authors.addresses[:1]]
     return " ".join(words)
 
 

@@ -18,8 +18,9 @@ from prometheus_client import Counter, Histogram
 
 from services.common.dns import Answer, RecordType, Resolver
 from services.common.log import ERROR, event
+from services.policy.action import Action
 from services.policy.checks.check import Check, Finding, Means, Standing, unknown
-from services.policy.verdict import Action, ActionTable, Result, Verdict, judged
+from services.policy.verdict import ActionTable, Result, Verdict, judged
 
 CHECKS = Counter(
     "gatepost_policy_checks_total",

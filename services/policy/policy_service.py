@@ -21,9 +21,11 @@ from services.common.mail.reply import RECIPIENT_OK, SENDER_OK
 from services.common.rpc.errors import not_found, unavailable, unimplemented
 from services.common.store import StoreError
 from services.policy import judge
+from services.policy.action import Action
 from services.policy.answers import recipient_answer, result_message, verdict_message
 from services.policy.authentication import authenticate
 from services.policy.callout.callouts import Callouts
+from services.policy.checks import spf_mismatch
 from services.policy.checks.check import Finding, Means, Standing
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
 from services.policy.directory import AccountDirectory, LimitReached
@@ -40,7 +42,7 @@ from services.policy.requests import (
 )
 from services.policy.rules import Rules, RulesSource
 from services.policy.subject import Envelope, Mail
-from services.policy.verdict import Action, ActionTable, Result, Verdict, decide
+from services.policy.verdict import ActionTable, Result, Verdict, decide
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +127,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         of_envelope = await self._find_envelope(
             rules, envelope, context, [table], dry_run=request.dry_run, known=known
         )
+        _note_spf(mail, of_envelope)
         of_message = await self._find_message(rules, mail, context, dry_run=request.dry_run)
         before, after = of_envelope.results(table), of_message.results(table)
         verdict = decide([*before, *after])
@@ -289,6 +292,14 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
                 header_fields=fields,
             ),
         )
+
+
+def _note_spf(mail: Mail, findings: judge.Findings[Envelope]) -> None:
+    """Tell the mail what SPF found, for the checks that build on it."""
+    for check, (finding, _) in zip(findings.checks, findings.found, strict=True):
+        if check is spf_mismatch.CHECK:
+            mail.spf_result = finding.result
+            mail.spf_domain = spf_mismatch.identity(mail.envelope)[2]
 
 
 def _is_exempt(rules: Rules, envelope: Envelope) -> bool:

@@ -10,8 +10,9 @@ from services.common.config.model import Config
 from services.common.config.source import ConfigSource
 from services.common.config.types import Section
 from services.common.mail.address import AddressError, parse_mailbox
+from services.policy.action import Action
 from services.policy.subject import IPAddress
-from services.policy.verdict import Action, ActionTable
+from services.policy.verdict import ActionTable
 
 _ACTIONS = {
     "accept": Action.ACCEPT,

@@ -23,6 +23,7 @@ from services.common.mail.address import (
 from services.common.mail.author import Authors
 from services.common.mail.body_hash import BodyHash
 from services.common.mail.message import HeaderBlock, from_addresses
+from services.policy.identifiers import Identifiers
 
 if TYPE_CHECKING:
     from services.policy.dkim.verification import SignatureResult
@@ -108,6 +109,20 @@ class Mail:
         self._body = body
         self.signatures: tuple[SignatureResult, ...] = ()
         """Filled before the checks run."""
+        self.spf_result = ""
+        self.spf_domain = ""
+        """What SPF said of the envelope, and of which domain; filled before the checks run."""
+
+    @property
+    def identifiers(self) -> Identifiers:
+        """The domains that were authenticated."""
+        spf = self.spf_domain.lower() if self.spf_result == "pass" else ""
+        doubtful = [signature.result == "temperror" for signature in self.signatures]
+        return Identifiers(
+            spf=spf,
+            dkim=tuple(signature.domain for signature in self.signatures if signature.passed),
+            incomplete=self.spf_result == "temperror" or any(doubtful),
+        )
 
     @cached_property
     def authors(self) -> Authors:

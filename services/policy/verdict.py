@@ -8,19 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 from services.common.mail.reply import OK, Reply
+from services.policy.action import Action
 from services.policy.checks.check import Evidence, Finding, Standing
-
-
-class Action(IntEnum):
-    """What a verdict does with a mail, from mildest to strongest; the numbers of the protos."""
-
-    ACCEPT = 1
-    SPAM = 2
-    DEFER = 3
-    REFUSE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +81,7 @@ def judged(
     elapsed_s: float = 0.0,
 ) -> Result:
     """What the configuration makes of a finding."""
-    action = table.action(check, finding.standing)
+    action = finding.action or table.action(check, finding.standing)
     return Result(
         check,
         finding.result,

@@ -89,6 +89,7 @@ def test_actions_of_envelope_checks(
     [
         ("dkim_invalid", sign(MAIL, rsa_key()).replace("Hello.", "Hallo."), SPAM, "550 5.7.20"),
         ("dkim_missing", MAIL, ACCEPT, "550 5.7.20"),
+        ("dmarc_fail", MAIL.replace("example.org", "bank.example"), SPAM, "550 5.7.26"),
         ("from_mismatch", MAIL.replace("ann@", "eve@"), ACCEPT, "550 5.7.1"),
     ],
 )
@@ -160,6 +161,7 @@ def test_a_good_mail_passes_every_check(policy: PolicyProcess) -> None:
         "spf_mismatch": "pass",
         "dkim_invalid": "pass",
         "dkim_missing": "pass",
+        "dmarc_fail": "none",
         "from_mismatch": "pass",
     }
     fields = {field.name: field.value for field in answer.header_fields}
@@ -221,3 +223,13 @@ def test_a_short_deadline_of_the_caller_still_brings_a_verdict(policy: PolicyPro
     )
     answer = policy.checks.CheckEnvelope(request, timeout=0.6)
     assert set(results_of(answer.verdict).values()) == {"temperror"}
+
+
+def test_what_a_domain_publishes_can_be_honoured(policy: PolicyProcess) -> None:
+    policy.configure(with_domains({"dmarc": {"honour_published": True}}))
+    answer = check_message(policy, MAIL.replace("example.org", "bank.example"))
+    assert said(answer.verdict).startswith("550 5.7.26")
+    answer = check_message(policy, MAIL)
+    assert answer.verdict.action == ACCEPT
+    fields = {field.name: field.value for field in answer.header_fields}
+    assert "dmarc=none header.from=example.org" in fields["Authentication-Results"]

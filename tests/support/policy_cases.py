@@ -19,6 +19,7 @@ ZONE = {
     ("deny.example", "TXT"): ["v=spf1 -all"],
     ("slow.example", "TXT"): ["v=spf1 a -all"],
     (KEY_NAME, "TXT"): [record(rsa_key())],
+    ("_dmarc.bank.example", "TXT"): ["v=DMARC1; p=reject"],
 }
 
 MAIL = "From: ann@example.org\nTo: you@example.test\nSubject: hello\n\nHello.\n"
@@ -37,6 +38,7 @@ CHECKS = (
     "spf_mismatch",
     "dkim_invalid",
     "dkim_missing",
+    "dmarc_fail",
     "from_mismatch",
 )
 

@@ -61,6 +61,8 @@ class Actions(Section):
     """There is no DKIM signature."""
     from_mismatch: Action = Action.ACCEPT
     """The address in the From field is not the reverse-path."""
+    dmarc_fail: Action = Action.SPAM
+    """DMARC fails, and the domain in the From field asks for quarantine or reject."""
     sender_unreachable: Action = Action.ACCEPT
     """The sender's mail exchange says that it would not take a reply. Asked only if not `accept`;
     see `callout`."""
@@ -73,6 +75,7 @@ class OnError(Section):
     invalid_sender: OnErrorAction = OnErrorAction.ACCEPT
     spf_mismatch: OnErrorAction = OnErrorAction.ACCEPT
     dkim_invalid: OnErrorAction = OnErrorAction.ACCEPT
+    dmarc_fail: OnErrorAction = OnErrorAction.ACCEPT
     sender_unreachable: OnErrorAction = OnErrorAction.ACCEPT
 
 
@@ -85,6 +88,7 @@ class ActionOverrides(Section):
     dkim_invalid: Action | None = None
     dkim_missing: Action | None = None
     from_mismatch: Action | None = None
+    dmarc_fail: Action | None = None
     sender_unreachable: Action | None = None
 
 
@@ -103,6 +107,15 @@ class Spf(Section):
         SpfResult.PERMERROR,
     )
     """The results that count as a mismatch."""
+
+
+class Dmarc(Section):
+    """DMARC (RFC 9989)."""
+
+    honour_published: bool = False
+    """Do what the domain in the From field asks for: quarantine is `spam`, reject is `refuse`;
+    `actions.dmarc_fail` then counts for nothing. RFC 9989 section 5.4 advises against refusing
+    mail for this alone, since mailing lists break DMARC."""
 
 
 class Callout(Section):
@@ -137,6 +150,7 @@ class Policy(Section):
     domains: dict[Domain, DomainPolicy] = {}
     """Other actions for some recipient domains."""
     spf: Spf = Spf()
+    dmarc: Dmarc = Dmarc()
     callout: Callout = Callout()
     networks: Networks = Networks()
     check_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=20)

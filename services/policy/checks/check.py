@@ -16,6 +16,7 @@ from services.common.config.policy import Policy
 from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.mail.printable import one_line
 from services.common.mail.reply import Reply
+from services.policy.action import Action
 
 if TYPE_CHECKING:
     from services.policy.callout.callouts import Callouts
@@ -56,6 +57,8 @@ class Finding:
     explanation: str
     """One sentence for people."""
     evidence: tuple[Evidence, ...] = ()
+    action: Action | None = None
+    """What is to be done instead of what is configured for the check."""
 
 
 @dataclass(frozen=True, slots=True)

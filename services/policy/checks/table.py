@@ -8,6 +8,7 @@ from typing import Any
 from services.policy.checks import (
     dkim_invalid,
     dkim_missing,
+    dmarc_fail,
     from_mismatch,
     helo_mismatch,
     invalid_sender,
@@ -28,6 +29,7 @@ ENVELOPE_CHECKS: tuple[Check[Envelope], ...] = (
 MESSAGE_CHECKS: tuple[Check[Mail], ...] = (
     dkim_invalid.CHECK,
     dkim_missing.CHECK,
+    dmarc_fail.CHECK,
     from_mismatch.CHECK,
 )
 """Known after DATA: the header and the body's digests."""

@@ -5,12 +5,13 @@ import re
 import pytest
 
 from services.common.mail.reply import OK, Reply
+from services.policy.action import Action
 from services.policy.checks.check import Evidence, Standing
 from services.policy.dkim.signature import Label
 from services.policy.dkim.verification import SignatureResult
 from services.policy.header_fields import header_fields
 from services.policy.subject import Mail
-from services.policy.verdict import Action, Result, Verdict, decide
+from services.policy.verdict import Result, Verdict, decide
 from tests.support.subjects import mail
 
 NO = Reply(550, "5.7.1", "No")

@@ -5,8 +5,9 @@ from itertools import permutations, product
 import pytest
 
 from services.common.mail.reply import OK, Reply
+from services.policy.action import Action
 from services.policy.checks.check import Finding, Standing
-from services.policy.verdict import Action, ActionTable, Result, decide, judged
+from services.policy.verdict import ActionTable, Result, decide, judged
 
 NO = Reply(550, "5.7.1", "No")
 LATER = Reply(451, "4.7.1", "Later")

@@ -26,6 +26,9 @@ VERIFY_INTERVAL_S: Final = 30.0
 
 VERIFY_RETRY_S: Final = 1.0
 
+CONNECT_WAIT_S: Final = 2.0
+"""A start waits so long for NATS, so that one in order is without complaints about its absence."""
+
 
 def process(config: Config, service: str) -> Process:
     """What the process skeleton has to know to run a service."""
@@ -72,7 +75,7 @@ async def open_store(context: Context, config: Config) -> JetStream:
     store = JetStream(nats_settings(config, client_name=f"gatepost-{context.process.service}"))
     condition = context.readiness.require("topology", reason="not connected to NATS yet")
     context.on_stop(Stage.CLOSE, "nats", store.close)
-    await store.start()
+    await store.start(wait_s=CONNECT_WAIT_S)
     context.spawn("topology", _watch(store, topology_settings(config), condition))
     return store
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -129,9 +128,7 @@ def _commands(config: Config, data: Path) -> list[str]:
 
 
 def _command(name: str) -> str:
-    """How to type a command: its name if the shell finds it, otherwise its path."""
-    if shutil.which(name):
-        return name
+    """How to type a command in a shell of which we know nothing: its path, if it is one of ours."""
     beside = Path(sys.executable).parent / name
     return shown(beside) if beside.exists() else name
 

@@ -12,18 +12,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import Counter
 
 from services.common.log import ERROR, event
-from services.common.mail.reply import INTERNAL_ERROR, SHUTTING_DOWN, UNKNOWN_COMMAND, Reply
+from services.common.mail.parameter_parser import MAX_SIZE_DIGITS
+from services.common.mail.reply import (
+    BAD_ARGUMENTS,
+    BAD_SEQUENCE,
+    INTERNAL_ERROR,
+    OK,
+    SHUTTING_DOWN,
+    UNKNOWN_COMMAND,
+    Reply,
+)
+from services.ingress.chunk_lines import ChunkLines
 from services.ingress.dialogue import Dialogue
 from services.ingress.dot_parser import DotParser
 from services.ingress.input import EndOfInput, LineTooLong
 from services.ingress.intake import Intake
+from services.ingress.mistakes import Mistakes
+from services.ingress.receiving import Receiver, skip
 from services.ingress.replies import (
     AUTH_TOO_LONG,
     LINE_END_WRONG,
@@ -33,10 +45,10 @@ from services.ingress.replies import (
     NOT_UTF8,
     READY_FOR_TLS,
     TOO_MANY_ERRORS,
-    TOO_SLOW,
     wire,
 )
 from services.ingress.sasl import MAX_RESPONSE_OCTETS, SaslError
+from services.ingress.transaction import Transaction
 from services.ingress.wire import SessionEnd, Wire
 
 _log = logging.getLogger(__name__)
@@ -52,9 +64,6 @@ COMMAND_OCTETS: Final = 512
 
 PARAMETER_COMMAND_OCTETS: Final = 2048
 """MAIL and RCPT: SIZE, BODY, AUTH=, ENVID and ORCPT add up to some 1,300 octets."""
-
-RATE_GRACE_S: Final = 60.0
-"""The rate of a content is looked at after this time."""
 
 _COMMAND_LIMITS: Final[Mapping[str, int]] = {
     "AUTH": MAX_RESPONSE_OCTETS,
@@ -83,11 +92,12 @@ class CommandLoop:
         self._wire = wire
         self._dialogue = dialogue
         self._is_draining = is_draining
-        self._errors = 0
-        self._recipient_errors = 0
+        self._mistakes = Mistakes()
+        self._chunked: _Chunked | None = None
         self._special: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "RCPT": self._rcpt,
             "DATA": self._data,
+            "BDAT": self._bdat,
             "AUTH": self._auth,
             "STARTTLS": self._starttls,
             "QUIT": self._quit,
@@ -96,10 +106,16 @@ class CommandLoop:
     async def run(self) -> None:
         """Greet, and answer until the session ends with `SessionEnd` or `EndOfInput`."""
         self._wire.send(f"220 {self._dialogue.config.smtp.hostname} ESMTP Gatepost\r\n".encode())
-        while True:
-            if self._is_draining() and self._dialogue.transaction is None:
-                raise SessionEnd("drained", SHUTTING_DOWN)
-            await self._next_command()
+        try:
+            while True:
+                if self._is_draining() and self._dialogue.transaction is None:
+                    raise SessionEnd("drained", SHUTTING_DOWN)
+                await self._next_command()
+                if self._chunked and self._chunked.transaction is not self._dialogue.transaction:
+                    # RSET, for example: the chunks that came so far belong to nothing.
+                    await self._drop_chunks()
+        finally:
+            await self._drop_chunks()
 
     async def _next_command(self) -> None:
         try:
@@ -115,16 +131,17 @@ class CommandLoop:
         if not is_proper_line(line):
             self._reply("", LINE_END_WRONG)
             return
+        # Octets first: some letters outside ASCII become ASCII ones in upper case.
+        head, _, rest = line[:-2].partition(b" ")
         try:
-            verb, _, argument = line.decode("utf-8").rstrip().partition(" ")
+            verb, argument = head.upper().decode("ascii"), rest.decode("utf-8")
         except UnicodeDecodeError:
             self._reply("", NOT_UTF8)
             return
-        verb = verb.upper()
         if len(line) > _COMMAND_LIMITS.get(verb, COMMAND_OCTETS):
             self._reply("", LINE_TOO_LONG)
             return
-        await self._command(verb, argument.strip())
+        await self._command(verb, argument.strip(" \t"))
 
     async def _command(self, verb: str, argument: str) -> None:
         try:
@@ -147,24 +164,15 @@ class CommandLoop:
     # --- replies --------------------------------------------------------------------------------
 
     def _reply(self, verb: str, reply: Reply | bytes) -> None:
-        if isinstance(reply, bytes):
-            self._wire.send(reply)
-            REPLIES.labels(verb, "250").inc()
-            return
-        self._wire.send(wire(reply))
-        REPLIES.labels(verb or "other", str(reply.code)).inc()
-        if reply.code == 421:
+        # The reply to EHLO is octets already.
+        known = None if isinstance(reply, bytes) else reply
+        self._wire.send(reply if isinstance(reply, bytes) else wire(reply))
+        code = known.code if known else 250
+        REPLIES.labels(verb or "other", str(code)).inc()
+        if code == 421:
             raise SessionEnd("errors")
-        if reply.is_permanent and verb != "CONTENT":
-            self._count_error(verb)
-
-    def _count_error(self, verb: str) -> None:
         limits = self._dialogue.config.smtp.limits
-        if verb == "RCPT":
-            self._recipient_errors += 1
-        else:
-            self._errors += 1
-        if self._errors >= limits.errors or self._recipient_errors >= limits.recipient_errors:
+        if self._mistakes.count(verb, known, limits):
             raise SessionEnd("errors", TOO_MANY_ERRORS)
 
     # --- commands that wait for somebody --------------------------------------------------------
@@ -200,45 +208,107 @@ class CommandLoop:
         self._reply("STARTTLS", READY_FOR_TLS)
         self._dialogue.tls_started(await self._wire.start_tls())
 
+    # --- content --------------------------------------------------------------------------------
+
     async def _data(self, argument: str) -> None:
-        reply = self._dialogue.data(argument)
+        reply = BAD_SEQUENCE if self._chunked else self._dialogue.data(argument)
         self._reply("DATA", reply)
         if not reply.is_intermediate:
             return
-        intake = self._dialogue.open_intake()
         await self._wire.flush()
-        try:
-            await self._receive(intake)
-        except BaseException:
-            await intake.discard()
-            raise
-        reply = await self._dialogue.content_ended(intake)
-        if reply.is_success:
-            self._errors = self._recipient_errors = 0
-        self._reply("CONTENT", reply)
-
-    async def _receive(self, intake: Intake) -> None:
-        """Read a content to its end, and not an octet further."""
+        intake = self._dialogue.open_intake()
+        receiver = self._receiver(intake)
         parser = DotParser(mend_line_ends=self._dialogue.mends_line_ends)
+        await self._received(intake, receiver.until_dot(parser))
+        await self._content_ended(intake)
+
+    async def _bdat(self, argument: str) -> None:
+        parsed = parse_bdat(argument)
+        if parsed is None:
+            # How much follows is not known, so nothing that follows can be understood.
+            raise SessionEnd("errors", BAD_ARGUMENTS)
+        octets, is_last = parsed
+        obstacle = self._dialogue.content_obstacle()
+        if obstacle is not None:
+            await self._wire.flush()
+            await skip(self._wire, octets)
+            self._reply("BDAT", obstacle)
+            return
+        if self._chunked is None:
+            self._chunked = self._begin_chunks()
+        await self._chunk(self._chunked, octets, is_last=is_last)
+
+    def _begin_chunks(self) -> _Chunked:
+        intake = self._dialogue.open_intake()
+        lines = ChunkLines(mend_line_ends=self._dialogue.mends_line_ends)
+        return _Chunked(self._dialogue.transaction, intake, lines, self._receiver(intake))
+
+    async def _chunk(self, chunked: _Chunked, octets: int, *, is_last: bool) -> None:
+        intake = chunked.intake
+        await self._wire.flush()
+        await self._received(intake, chunked.receiver.chunk(chunked.lines, octets))
+        if is_last:
+            intake.add(chunked.lines.end())
+            if chunked.lines.fault is not None:
+                intake.refuse(chunked.lines.fault)
+            self._chunked = None
+            await self._content_ended(intake)
+        elif intake.refusal is not None:
+            # RFC 3030 §2: after a refused chunk the client has to begin anew.
+            self._dialogue.reset()
+            self._reply("CONTENT", intake.refusal)
+        else:
+            self._reply("BDAT", OK)
+
+    async def _drop_chunks(self) -> None:
+        """Forget a content that comes by BDAT and has not ended."""
+        if self._chunked is not None:
+            chunked, self._chunked = self._chunked, None
+            await chunked.intake.discard()
+
+    def _receiver(self, intake: Intake) -> Receiver:
         rate = self._dialogue.config.smtp.limits.min_data_rate
-        started = time.monotonic()
+        return Receiver(self._wire, intake, min_rate=rate)
+
+    async def _received(self, intake: Intake, receiving: Coroutine[None, None, None]) -> None:
+        """Read from the client. Whatever goes wrong in it ends the session."""
         try:
-            while not parser.ended:
-                block = await self._wire.block()
-                intake.add(parser.feed(block))
-                if parser.fault is not None:
-                    intake.refuse(parser.fault)
-                if intake.is_full:
-                    await intake.store()
-                elapsed = time.monotonic() - started
-                if elapsed > RATE_GRACE_S and intake.size < elapsed * rate:
-                    raise SessionEnd("slow", TOO_SLOW)
-        except (SessionEnd, EndOfInput, ConnectionError, ssl.SSLError, asyncio.CancelledError):
-            raise
+            await receiving
         except Exception as error:
+            await intake.discard()
+            if isinstance(error, SessionEnd | EndOfInput | ConnectionError | ssl.SSLError):
+                raise
             event(_log, ERROR, "content cannot be read", exc_info=True)
             raise SessionEnd("failed", INTERNAL_ERROR) from error
-        self._wire.unread(parser.rest)
+        except asyncio.CancelledError:
+            await intake.discard()
+            raise
+
+    async def _content_ended(self, intake: Intake) -> None:
+        reply = await self._dialogue.content_ended(intake)
+        if reply.is_success:
+            self._mistakes.forgive()
+        self._reply("CONTENT", reply)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunked:
+    """A content that comes by BDAT."""
+
+    transaction: Transaction | None
+    intake: Intake
+    lines: ChunkLines
+    receiver: Receiver
+
+
+def parse_bdat(argument: str) -> tuple[int, bool] | None:
+    """Octets and whether it is the last chunk (RFC 3030 §2); None for anything else."""
+    size, _, last = argument.partition(" ")
+    if not (size.isascii() and size.isdigit() and len(size) <= MAX_SIZE_DIGITS):
+        return None
+    if last.upper() not in ("", "LAST"):
+        return None
+    return int(size), bool(last)
 
 
 def is_proper_line(line: bytes) -> bool:

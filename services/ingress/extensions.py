@@ -1,8 +1,8 @@
 """What EHLO offers (RFC 5321 §4.1.1.1), which is only ever what works in this session, now.
 
 PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531),
-ENHANCEDSTATUSCODES (RFC 2034), DSN (RFC 3461), LIMITS (RFC 9422), STARTTLS (RFC 3207), AUTH (RFC
-4954).
+ENHANCEDSTATUSCODES (RFC 2034), DSN (RFC 3461), CHUNKING (RFC 3030), LIMITS (RFC 9422), STARTTLS
+(RFC 3207), AUTH (RFC 4954).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def ehlo_lines(session: Session, smtp: Smtp, *, starttls: bool) -> list[str]:
         "SMTPUTF8",
         "ENHANCEDSTATUSCODES",
         "DSN",
+        "CHUNKING",
         f"LIMITS MAILMAX={limits.messages_per_connection} RCPTMAX={limits.recipients}",
     ]
     if starttls and session.tls is None:

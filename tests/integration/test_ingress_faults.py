@@ -246,7 +246,7 @@ async def test_a_transfer_that_goes_on_may_take_its_time(
 async def test_a_drip_is_cut(
     tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.ingress.command_loop.RATE_GRACE_S", 0.3)
+    monkeypatch.setattr("services.ingress.receiving.RATE_GRACE_S", 0.3)
     async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
         await client.hello()
         await client.begin()

@@ -71,6 +71,9 @@ class Limits(Section):
     """Commands in error since the last accepted message; then the connection is closed."""
     recipient_errors: Annotated[int, Field(ge=1)] = 100
     """Refused recipients since the last accepted message; then the connection is closed."""
+    idle_commands: Annotated[int, Field(ge=10)] = 100
+    """Commands that move no mail (NOOP, RSET, EHLO and the like) since the last accepted message;
+    then the connection is closed."""
     idle: Duration = timedelta(minutes=5)
     """How long a client may be silent (RFC 5321 asks for at least five minutes)."""
     min_data_rate: Size = 500

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gatepost.keys.v1 import keys_pb2
 from services.keys import key_record
+from services.keys.dns_advice import Advice
 from services.keys.key import Key
 from services.keys.notes import notes
 from services.keys.publication import Publication
@@ -64,6 +65,23 @@ def publication_message(key: Key, found: Publication) -> keys_pb2.CheckPublicati
         expected=record_message(key),
         servers=servers,
         problem=found.problem,
+    )
+
+
+def advice_message(advice: Advice) -> keys_pb2.ProposedRecord:
+    """What should be there beside what is."""
+    proposal = advice.proposal
+    return keys_pb2.ProposedRecord(
+        record=keys_pb2.DnsRecord(
+            name=proposal.name,
+            type=proposal.rdtype,
+            value=proposal.value,
+            zone_file=proposal.zone_file,
+            purpose=proposal.purpose,
+        ),
+        current_values=advice.current,
+        satisfied=advice.satisfied,
+        lookup_error=advice.error,
     )
 
 

@@ -18,6 +18,7 @@ from services.common.dns import ZoneServers
 from services.common.readiness import Condition
 from services.common.wiring import open_resolver, open_rpc_server, process
 from services.keys.create import KeyMaker
+from services.keys.dns_advice import DnsAdviser
 from services.keys.file_store import FileStore
 from services.keys.key_service import ACCESS, SERVICE, KeyService
 from services.keys.keyring import Keyring
@@ -51,11 +52,12 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     context.on_stop(Stage.CLOSE, "key generation", maker.close)
     context.on_stop(Stage.CLOSE, "signing", signer.close)
     lifecycle = Lifecycle(store, keyring, authority, _now)
+    adviser = DnsAdviser(keyring, resolver, lambda: source.current, _now)
     REGISTRY.register(KeyMetrics(keyring, lifecycle.visible, _now))
     server = open_rpc_server(context, config)
     server.add(
         add_KeyServiceServicer_to_server,
-        KeyService(keyring, maker, lifecycle, signer, _now),
+        KeyService(keyring, maker, lifecycle, signer, adviser, _now),
         service=SERVICE,
         table=ACCESS,
     )

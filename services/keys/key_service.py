@@ -18,9 +18,10 @@ from google.protobuf.duration_pb2 import Duration
 from gatepost.keys.v1 import keys_pb2, keys_pb2_grpc
 from services.common.mail.domain import AddressError, parse_domain
 from services.common.rpc.auth import CHANGE, SERVE, VIEW, methods
-from services.common.rpc.errors import invalid_argument, unavailable, unimplemented
-from services.keys.answer import STATES, key_message, publication_message
+from services.common.rpc.errors import invalid_argument, unavailable
+from services.keys.answer import STATES, advice_message, key_message, publication_message
 from services.keys.create import KeyMaker, NewKey
+from services.keys.dns_advice import DnsAdviser
 from services.keys.key import (
     DEFAULT_RSA_BITS,
     ED25519_BITS,
@@ -68,12 +69,14 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         maker: KeyMaker,
         lifecycle: Lifecycle,
         signer: MessageSigner,
+        adviser: DnsAdviser,
         now: Callable[[], datetime],
     ) -> None:
         self._keyring = keyring
         self._maker = maker
         self._lifecycle = lifecycle
         self._signer = signer
+        self._adviser = adviser
         self._now = now
 
     async def CreateKey(
@@ -199,7 +202,9 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
     async def GetDnsRecords(
         self, request: keys_pb2.GetDnsRecordsRequest, context: Context
     ) -> keys_pb2.GetDnsRecordsResponse:
-        raise unimplemented("GetDnsRecords is not in this version", reason="NOT_IMPLEMENTED")
+        self._check_loaded()
+        advice = await self._adviser.advise(_domain(request.domain))
+        return keys_pb2.GetDnsRecordsResponse(records=[advice_message(each) for each in advice])
 
     def _message(self, key: Key) -> keys_pb2.Key:
         return key_message(key, self._now(), fault=self._keyring.fault(key))

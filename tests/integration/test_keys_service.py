@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -309,3 +310,40 @@ def test_grpcurl(domain: KeysDomain) -> None:
     question = {"domain": domain.name, "header_block": header, "body_hash": "A" * 43 + "="}
     answer = process.grpcurl("SignMessage", json.dumps(question), role=Role.SERVICE)
     assert json.loads(answer.stdout) == {"outcome": "SIGNING_OUTCOME_NO_KEY"}
+
+
+def test_records_to_publish_beside_what_is_there(tmp_path: Path) -> None:
+    with DnsServer() as server:
+        settings = {
+            "smtp": {"hostname": "mail.example.test"},
+            "domains": {"local": ["example.test"]},
+            "dns": {"servers": [server.address]},
+            "keys": {"publication_servers": [server.address]},
+        }
+        process = KeysProcess(tmp_path, settings)
+        process.start()
+        try:
+            domain = KeysDomain(process, [server])
+            domain.name = "example.test"
+            key = domain.create()
+            server.records["example.test", "MX"] = ["10 other.test"]
+            records = {
+                (each.record.name, each.record.type): each
+                for each in domain.call("GetDnsRecords").records
+            }
+            mx = records["example.test", "MX"]
+            assert (mx.record.value, list(mx.current_values), mx.satisfied) == (
+                "10 mail.example.test",
+                ["10 other.test"],
+                False,
+            )
+            assert records[key.dns_record.name, "TXT"].record.value == key.dns_record.value
+            assert len(records) == 6
+            for each in records.values():
+                server.records[each.record.name, each.record.type] = [each.record.value]
+            process.stop()  # its cache, too
+            process.start()
+            again = domain.call("GetDnsRecords").records
+            assert [each.record.name for each in again if not each.satisfied] == []
+        finally:
+            process.close()

@@ -50,6 +50,9 @@ class Smarthost(Section):
     is verified."""
     ca_file: FilePath | None = None
     """The authorities that may certify it, in PEM. Blank: those of the system."""
+    spf_include: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$", max_length=253)] = ""
+    """What the provider says to include in SPF records, for the records that we propose. Blank: the
+    nearest domain above the host that has an SPF record."""
 
     @model_validator(mode="after")
     def _whole(self) -> Smarthost:

@@ -23,6 +23,8 @@ from services.common.queue.record import deferred
 from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, RecordKey, State
 from services.delivery import content
 
+_WAITING: Final = (State.DEFERRED, State.HELD)
+
 FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 10.0
 
@@ -54,7 +56,7 @@ class Ledger:
         Raises `StoreError`.
         """
         states = await asyncio.gather(
-            *(self._store.last(QUEUE_STREAM, key.subject(state)) for state in State)
+            *(self._store.last(QUEUE_STREAM, key.subject(state)) for state in _WAITING)
         )
         return any(found is not None and found.sequence > delivery.sequence for found in states)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -25,6 +26,9 @@ from services.common.mail.address import Mailbox
 from services.common.mail.reply import Reply
 
 JUNK: Final = ".Junk"
+
+_PROCESS: Final = secrets.token_hex(8)
+_count = itertools.count()
 
 _PARTS: Final = ("tmp", "new", "cur")
 _UNSAFE: Final = re.compile(rb"[^a-z0-9_+=@.-]|^\.")
@@ -59,7 +63,7 @@ class Deposit:
         self._mailbox = mailbox
         self._folder = mailbox / JUNK if junk else mailbox
         self._name = name
-        self._temporary = self._folder / "tmp" / f"{name}.{secrets.token_hex(8)}"
+        self._temporary = self._folder / "tmp" / f"{name}.{_PROCESS}.{next(_count)}"
         self._file = -1
 
     def begin(self) -> None:

@@ -22,11 +22,8 @@ from prometheus_client import Gauge
 from services.common.config.delivery import Concurrency
 from services.common.mail.reply import Reply
 
-MAX_WAIT_S: Final = 2.0
+MAX_WAIT_S: Final = 1.0
 """A record in hand occupies one of the places that fresh mail for others needs."""
-
-MAX_WAITING_UNKNOWN: Final = 100
-"""How many may wait for a next hop of which nothing is known yet: most are fast."""
 
 MIN_PARK_S: Final = 1.0
 MAX_PARK_S: Final = 300.0
@@ -35,7 +32,7 @@ MAX_PARK_S: Final = 300.0
 FIRST_BACKOFF_S: Final = 5.0
 MAX_BACKOFF_S: Final = 300.0
 
-_UNKNOWN_ATTEMPT_S: Final = 1.0
+_UNKNOWN_ATTEMPT_S: Final = 0.1
 """What an attempt is taken to last before the first has ended."""
 
 _SMOOTHING: Final = 0.2
@@ -65,7 +62,8 @@ class _Place:
     failures: int = 0
     left_alone_until: float = 0.0
     failure: Reply | None = None
-    parked_until: float = 0.0  # when the last one that was parked will have had its turn
+    parked: float = 0.0  # how many were parked, less those that have had their turn since
+    parked_at: float = 0.0  # up to when those are taken off
     used: float = 0.0
     waiting: deque[asyncio.Future[bool]] = field(default_factory=deque)
 
@@ -130,24 +128,22 @@ class Slots:
             place.waiting.popleft().set_result(False)
 
     def _turn(self, place: _Place, begin: float, now: float) -> float:
-        """Seconds until one more record may have its turn, which is then taken."""
-        place.parked_until = max(place.parked_until, begin) + 1 / place.rate
-        seconds = place.parked_until - now
-        if seconds > MAX_PARK_S:
-            # Those beyond come back together and ask again; the guess starts anew from there.
-            place.parked_until = now + MAX_PARK_S
-            seconds = MAX_PARK_S
-        return max(MIN_PARK_S, seconds)
+        """Seconds until one more record may have its turn; turns are given from `begin` on."""
+        had_their_turn = max(0.0, now - place.parked_at) * place.rate
+        place.parked = max(0.0, place.parked - had_their_turn) + 1
+        place.parked_at = begin
+        seconds = begin - now + place.parked / place.rate
+        # Those beyond come back together and ask again.
+        return min(max(seconds, MIN_PARK_S), MAX_PARK_S)
 
     def _end(self, place: _Place) -> None:
         place.active -= 1
         ACTIVE.dec()
 
     def _may_wait(self, place: _Place) -> bool:
-        if self._waiting >= self._settings().total // 2:
-            return False
         if not place.attempt_s:
-            return len(place.waiting) < MAX_WAITING_UNKNOWN
+            # Nothing is known of it yet. Most are fast; if not, there is room for others left.
+            return self._waiting < self._settings().total // 2
         return (len(place.waiting) + 1) / place.rate <= MAX_WAIT_S
 
     def _begin(self, place: _Place) -> None:

@@ -127,19 +127,19 @@ class Worker:
             return
         route = route_of(self._source.current, key.destination)
         hand = Hand(delivery, key, record, Content(self._store, record), route)
-        if isinstance(route, LocalRoute):
-            await self._attempt(hand)
-            return
-        parked = await self._slots.take(route.key)
+        parked = None
+        if not isinstance(route, LocalRoute):
+            parked = await self._slots.take(route.key)
         if parked is not None:
             await self._park(hand, parked, route.key)
             return
-        started = time.monotonic()
-        failure = None
         try:
-            failure = await self._attempt(hand)
-        finally:
-            self._slots.give(route.key, time.monotonic() - started, failure=failure)
+            attempt = await self._attempt(hand)
+        except NotAttempted as error:
+            event(_log, WARNING, "not attempted", reason=str(error))
+            await self._put_back(hand, UNSIGNED_PAUSE, str(error), reason="unsigned")
+        else:
+            await self._settle(hand, attempt)
 
     def _may_be_old(self, delivery: Delivery) -> bool:
         """Whether this record may have been in hand before. The server's count does not survive its
@@ -149,21 +149,24 @@ class Worker:
 
     # --- an attempt -----------------------------------------------------------------------------
 
-    async def _attempt(self, hand: Hand) -> Reply | None:
-        """Attempt, decide and settle. The reply of a next hop that could not be talked to."""
-        kind = hand.route.kind
+    async def _attempt(self, hand: Hand) -> Attempt:
+        """Attempt, and let go of the turn at the next hop. Raises `NotAttempted`."""
+        route, started = hand.route, time.monotonic()
+        failure = None
         try:
-            with ATTEMPT_SECONDS.labels(kind).time():
-                attempt = await self._attempts.make(hand.route, hand.record, hand.content)
-        except NotAttempted as error:
-            event(_log, WARNING, "not attempted", reason=str(error))
-            await self._put_back(hand, UNSIGNED_PAUSE, str(error), reason="unsigned")
-            return None
+            attempt = await self._attempts.make(route, hand.record, hand.content)
+            failure = attempt.failure
+        except NotAttempted:
+            raise
         except Exception:  # noqa: BLE001 - a mail that we stumble over must not be lost nor loop
             event(_log, ERROR, "attempt failed by an error of ours", exc_info=True)
-            attempt = Attempt([result_of(INTERNAL)] * len(pending(hand.record)))
-        await self._settle(hand, attempt)
-        return attempt.failure
+            return Attempt([result_of(INTERNAL)] * len(pending(hand.record)))
+        finally:
+            seconds = time.monotonic() - started
+            ATTEMPT_SECONDS.labels(route.kind).observe(seconds)
+            if not isinstance(route, LocalRoute):
+                self._slots.give(route.key, seconds, failure=failure)
+        return attempt
 
     async def _settle(self, hand: Hand, attempt: Attempt) -> None:
         record, now = hand.record, self._now()

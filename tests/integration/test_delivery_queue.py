@@ -105,16 +105,6 @@ async def test_a_lost_acknowledgement_costs_no_second_delivery(
     assert stored_mails(tmp_path) == []
 
 
-async def test_a_second_copy_of_a_record_is_dropped(store: JetStream, tmp_path: Path) -> None:
-    record = mail("you@example.test")
-    await submit(store, record)
-    await submit(store, record)
-    await asyncio.sleep(1.2)
-    async with Delivery(store, local(tmp_path)):
-        await wait_queued(store)
-    assert len(stored_mails(tmp_path)) == 1
-
-
 async def test_a_delivery_that_is_repeated_leaves_one_mail(
     store: JetStream, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ must not drop fields that it does not know the meaning of.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.message import DecodeError, EncodeError
@@ -76,12 +77,18 @@ def key_of(record: QueuedMessage) -> RecordKey:
 
 def sender_of(record: QueuedMessage) -> Mailbox | None:
     """The reverse-path; None for the null sender."""
-    return parse_mailbox(record.sender, smtputf8=True) if record.sender else None
+    return _mailbox(record.sender) if record.sender else None
 
 
 def mailbox_of(recipient: Recipient) -> Mailbox:
     """Where a recipient's mail goes."""
-    return parse_mailbox(recipient.address, smtputf8=True)
+    return _mailbox(recipient.address)
+
+
+@lru_cache(maxsize=4096)
+def _mailbox(text: str) -> Mailbox:
+    # Each address is looked at several times on its way through.
+    return parse_mailbox(text, smtputf8=True)
 
 
 def pending(record: QueuedMessage) -> list[Recipient]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from services.common.mail.destination import destination_of_token, subject_token
@@ -25,6 +26,11 @@ CONTENT_STREAM: Final = "CONTENT"
 EVENTS_STREAM: Final = "EVENTS"
 DEAD_STREAM: Final = "DEAD"
 DELIVERY_CONSUMER: Final = "delivery"
+
+
+# The same destinations come again and again, and checking a domain costs more than all the rest.
+_token_of = lru_cache(maxsize=4096)(subject_token)
+_destination_of = lru_cache(maxsize=4096)(destination_of_token)
 
 
 class State(StrEnum):
@@ -45,7 +51,7 @@ class RecordKey(NamedTuple):
         """The subject of this record in a state."""
         if not is_message_id(self.message_id):
             raise ValueError(f"not a message id: {self.message_id!r}")
-        return f"queue.{state}.{subject_token(self.destination)}.{self.message_id}"
+        return f"queue.{state}.{_token_of(self.destination)}.{self.message_id}"
 
 
 def parse_record_subject(subject: str) -> tuple[State, RecordKey]:
@@ -53,7 +59,7 @@ def parse_record_subject(subject: str) -> tuple[State, RecordKey]:
     prefix, state, token, message_id = subject.split(".")
     if prefix != "queue" or not is_message_id(message_id):
         raise ValueError(f"not a subject of the queue: {subject!r}")
-    return State(state), RecordKey(destination_of_token(token), message_id)
+    return State(state), RecordKey(_destination_of(token), message_id)
 
 
 def record_filter(

@@ -15,6 +15,7 @@ from gatepost.keys.v1 import keys_pb2 as pb
 from services.common.rpc.auth import Role
 from services.keys.key import KeyType
 from services.keys.private_key import generate
+from tests.support import opendkim
 from tests.support.dns_server import DnsServer
 from tests.support.keys_domain import KeysDomain, refusal
 from tests.support.keys_process import KeysProcess
@@ -67,6 +68,20 @@ def test_a_key_of_each_kind_signs_side_by_side(domain: KeysDomain) -> None:
     assert [s.selector for s in answer.signatures] == [key.selector for key in keys]
     assert domain.verifies(answer)
 
+
+def test_opendkim_agrees(domain: KeysDomain, tmp_path: Path) -> None:
+    keys = [domain.active(key_type=key_type, bits=bits) for key_type, bits in _KINDS]
+    records = {key.dns_record.name: key.dns_record.value for key in keys}
+    fields = [signature.header_field for signature in domain.sign().signatures]
+    message = b"".join(fields) + domain.message
+    named = [f"{key.key_type}-sha256 {key.selector}" for key in keys]
+    assert opendkim.verified(message, records, tmp_path) == [f"pass {name}" for name in named]
+    changed = message.replace(b"Subject: hello", b"Subject: hallo")
+    assert opendkim.verified(changed, records, tmp_path) == [f"fail {name}" for name in named]
+
+
+# RSA before Ed25519, as the service orders them.
+_KINDS = (("rsa", 1024), ("rsa", 4096), ("ed25519", 0))
 
 _RIGHT = "{right}"
 

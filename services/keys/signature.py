@@ -15,6 +15,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from services.common.mail.message import FOLD_AT, HeaderBlock, HeaderField
@@ -128,7 +129,7 @@ def _signed(
     unsigned = (
         _folded(len(FIELD_NAME) + 1, [f"{tag};" for tag in tags], between=" ")
         + _LINE_END
-        + _folded(1, _list_of_names(names), between="")
+        + _signed_names(tuple(names))
         + f"{_LINE_END}bh={bh};{_LINE_END}b="
     ).encode("ascii")
     digest = common.copy()
@@ -165,6 +166,12 @@ _OVERSIGNED: Final = frozenset(OVERSIGNED)
 def _body(field: HeaderField) -> bytes:
     """All that follows the colon."""
     return field.raw.partition(b":")[2]
+
+
+@lru_cache(maxsize=256)  # mail has the same few sets of fields over and over
+def _signed_names(names: tuple[str, ...]) -> str:
+    """The `h=` tag."""
+    return _folded(1, _list_of_names(names), between="")
 
 
 def _list_of_names(names: Sequence[str]) -> Iterable[str]:

@@ -138,7 +138,10 @@ def _check(record: QueuedMessage, key: RecordKey) -> None:
         raise ValueError("the record has no time of acceptance")
     if not record.recipients:
         raise ValueError("the record has no recipients")
-    sender_of(record)
+    try:
+        sender_of(record)
+    except AddressError as error:
+        raise ValueError(f"the sender is no address: {error.reason}") from error
     mail_parameters(record)
     _check_parameter("ENVID", record.envid)
     for recipient in record.recipients:

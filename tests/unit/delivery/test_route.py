@@ -1,0 +1,67 @@
+"""Where the mail for a destination goes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common.config.model import Config
+from services.common.config.next_hop import HopProtocol, NextHop, parse_next_hop
+from services.delivery.route import HopRoute, LocalRoute, MxRoute, Route, route_of
+
+LOCAL = {"domains": {"local": ["here.test"]}, "mailbox": {"directory": "/mail"}}
+RELAY = {"domains": {"relay": {"next.test": "lmtp:10.0.0.1:24"}}}
+SMARTHOST = {"delivery": {"smarthost": {"host": "smart.test"}}}
+WITH_PASSWORD = {
+    "delivery": {"smarthost": {"host": "smart.test", "username": "me", "password_file": "/pw"}}
+}
+
+
+def hop(host: str, port: int, protocol: HopProtocol = HopProtocol.SMTP) -> NextHop:
+    return NextHop(protocol, host, port)
+
+
+@pytest.mark.parametrize(
+    ("config", "destination", "route"),
+    [
+        ({}, "far.test", MxRoute("far.test")),
+        ({}, "[192.0.2.1]", MxRoute("[192.0.2.1]")),
+        (LOCAL, "here.test", LocalRoute(Path("/mail"))),
+        (LOCAL, "sub.here.test", MxRoute("sub.here.test")),
+        (LOCAL | SMARTHOST, "here.test", LocalRoute(Path("/mail"))),
+        (RELAY, "next.test", HopRoute(hop("10.0.0.1", 24, HopProtocol.LMTP))),
+        (RELAY | SMARTHOST, "next.test", HopRoute(hop("10.0.0.1", 24, HopProtocol.LMTP))),
+        (SMARTHOST, "far.test", HopRoute(hop("smart.test", 25), is_smarthost=True)),
+        (
+            WITH_PASSWORD,
+            "far.test",
+            HopRoute(hop("smart.test", 587), "me", Path("/pw"), is_smarthost=True),
+        ),
+    ],
+)
+def test_routes(config: dict[str, Any], destination: str, route: Route) -> None:
+    assert route_of(Config.model_validate(config), destination) == route
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("smtp:mail.example.org:2525", hop("mail.example.org", 2525)),
+        ("smtp:mail.example.org", hop("mail.example.org", 25)),
+        ("smtp:192.0.2.1", hop("192.0.2.1", 25)),
+        ("smtp:[2001:db8::1]", hop("2001:db8::1", 25)),
+        ("smtp:[2001:db8::1]:587", hop("2001:db8::1", 587)),
+        ("lmtp:127.0.0.1:24", hop("127.0.0.1", 24, HopProtocol.LMTP)),
+    ],
+)
+def test_next_hops(text: str, parsed: NextHop) -> None:
+    assert parse_next_hop(text) == parsed
+    assert parse_next_hop(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    "text", ["", "mail.example.org", "smtp:", "lmtp:host.test", "http:a.test:1", "smtp:a b:1", 7]
+)
+def test_what_is_no_next_hop(text: object) -> None:
+    with pytest.raises(ValueError, match=r"hop|domain|port"):
+        parse_next_hop(text)

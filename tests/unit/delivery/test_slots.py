@@ -1,0 +1,131 @@
+"""Turns at next hops: who may go, who waits, who is put back until when."""
+
+import asyncio
+
+import pytest
+
+from services.common.config.delivery import Concurrency
+from services.common.mail.reply import Reply
+from services.delivery.slots import MAX_BACKOFF_S, MAX_PARK_S, Parked, Slots
+
+FAILURE = Reply(451, "4.4.1", "refused")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def slots(clock: Clock, **settings: int) -> Slots:
+    concurrency = Concurrency.model_validate({"initial": 2, "limit": 3, "total": 10, **settings})
+    return Slots(lambda: concurrency, clock)
+
+
+async def waiting(made: Slots, key: str = "a") -> "asyncio.Task[Parked | None]":
+    task = asyncio.create_task(made.take(key))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_a_window_is_filled_and_then_others_wait_for_a_turn(clock: Clock) -> None:
+    made = slots(clock)
+    assert [await made.take("a") for _ in range(2)] == [None, None]
+    third = await waiting(made)
+    assert not third.done()
+    assert await made.take("b") is None
+    made.give("a", 0.1, failure=None)
+    assert await third is None
+
+
+async def test_the_window_grows_with_success_up_to_the_limit(clock: Clock) -> None:
+    made = slots(clock)
+    for _ in range(20):
+        assert await made.take("a") is None
+        made.give("a", 0.1, failure=None)
+    assert [await made.take("a") for _ in range(3)] == [None] * 3
+    assert not (await waiting(made)).done()
+
+
+async def test_who_would_wait_for_long_is_parked_in_a_row(clock: Clock) -> None:
+    made = slots(clock)
+    for _ in range(2):
+        await made.take("a")
+    made.give("a", 100.0, failure=None)
+    await made.take("a")
+    parked = [await made.take("a") for _ in range(20)]
+    seconds = [each.seconds for each in parked if each is not None]
+    assert len(seconds) == 20
+    assert seconds == sorted(seconds)
+    assert 30 < seconds[0] < 60
+    assert seconds[-1] == MAX_PARK_S
+    # Half an hour later those have had their turn.
+    clock.now += 1800
+    again = await made.take("a")
+    assert again is not None
+    assert again.seconds < 60
+
+
+async def test_half_of_the_room_is_left_to_others(clock: Clock) -> None:
+    made = slots(clock)
+    for _ in range(2):
+        await made.take("a")
+    tasks = [await waiting(made) for _ in range(8)]
+    assert [task.done() for task in tasks] == [False] * 5 + [True] * 3
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_next_hop_that_fails_is_left_alone_for_longer_and_longer(clock: Clock) -> None:
+    made = slots(clock)
+    waits = []
+    for _ in range(12):
+        assert await made.take("a") is None
+        made.give("a", 0.1, failure=FAILURE)
+        parked = await made.take("a")
+        assert parked is not None
+        assert parked.failure == FAILURE
+        waits.append(parked.seconds)
+        clock.now += MAX_BACKOFF_S + 1
+    assert waits == sorted(waits)
+    assert waits[0] < 10
+    assert MAX_BACKOFF_S <= waits[-1] <= MAX_PARK_S
+
+
+async def test_those_who_wait_are_sent_away_when_the_next_hop_fails(clock: Clock) -> None:
+    made = slots(clock)
+    for _ in range(2):
+        await made.take("a")
+    third = await waiting(made)
+    made.give("a", 0.1, failure=FAILURE)
+    parked = await third
+    assert parked is not None
+    assert parked.failure == FAILURE
+
+
+async def test_success_ends_the_waiting(clock: Clock) -> None:
+    made = slots(clock)
+    await made.take("a")
+    made.give("a", 0.1, failure=FAILURE)
+    clock.now += 10
+    assert await made.take("a") is None
+    made.give("a", 0.1, failure=None)
+    assert await made.take("a") is None
+
+
+async def test_who_is_cancelled_takes_no_turn_along(clock: Clock) -> None:
+    made = slots(clock)
+    for _ in range(2):
+        await made.take("a")
+    first, second = await waiting(made), await waiting(made)
+    made.give("a", 0.1, failure=None)
+    first.cancel()
+    await asyncio.wait({first})
+    assert await second is None

@@ -57,6 +57,8 @@ def recipient_answer(
     verdict: Verdict,
     deliver_to: Sequence[str],
     results: Iterable[verdict_pb2.CheckResult],
+    *,
+    rules: str,
 ) -> pb.RecipientAnswer:
     """The verdict on one recipient, with its results as messages."""
     taken = verdict.action in (Action.ACCEPT, Action.SPAM)
@@ -64,4 +66,5 @@ def recipient_answer(
         recipient=recipient,
         verdict=verdict_message(verdict, results),
         deliver_to=deliver_to if taken else (),
+        rules=rules,
     )

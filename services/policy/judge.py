@@ -148,14 +148,21 @@ class Findings(Generic[S]):
         ]
 
 
-def that_matter(checks: Sequence[Check[S]], tables: Sequence[ActionTable]) -> list[Check[S]]:
-    """The checks to run: those that burden others only where something depends on them."""
+def that_matter(
+    checks: Sequence[Check[S]], subject: S, means: Means, tables: Sequence[ActionTable]
+) -> list[Check[S]]:
+    """The checks to run: those that have something to say, and those that burden others only where
+    something depends on them."""
     return [
         check
         for check in checks
-        if not check.only_if_it_matters
-        or any(table.action(check.name, Standing.OBJECTS) is not Action.ACCEPT for table in tables)
+        if (check.applies is None or check.applies(subject, means))
+        and (not check.only_if_it_matters or _matters(check.name, tables))
     ]
+
+
+def _matters(check: str, tables: Sequence[ActionTable]) -> bool:
+    return any(table.action(check, Standing.OBJECTS) is not Action.ACCEPT for table in tables)
 
 
 def count_results(results: Sequence[Result]) -> None:

@@ -107,7 +107,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             )
             own_told = told if is_general else map(result_message, own)
             last = result_message(decision.results[-1])
-            answer = recipient_answer(recipient, decision, way.deliver_to, [*own_told, last])
+            answer = recipient_answer(
+                recipient, decision, way.deliver_to, [*own_told, last], rules=table.name
+            )
             response.recipients.append(answer)
             if decision.action is Action.REFUSE and not request.dry_run:
                 self._tell(request, [recipient], answer.verdict, [])
@@ -120,7 +122,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         envelope = read_envelope(request)
         check_recipients(request.recipients, count=len(request.recipients))
         check_message_id(request.message_id, dry_run=request.dry_run)
-        known = read_results(request.envelope_results, _CHECKS, count=len(request.envelope_results))
+        given = request.envelope_results
+        known = read_results(given, _CHECKS, count=len(given), strict=request.dry_run)
         mail = read_mail(request, envelope)
         rules = self._parts.rules.current
         table = rules.table_for_all(request.recipients)
@@ -128,8 +131,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             rules, envelope, context, [table], dry_run=request.dry_run, known=known
         )
         _note_spf(mail, of_envelope)
-        of_message = await self._find_message(rules, mail, context, dry_run=request.dry_run)
-        before, after = of_envelope.results(table), of_message.results(table)
+        of_message = await self._find_message(rules, mail, context, table, dry_run=request.dry_run)
+        after = of_message.results(table)
+        replaced = {result.check for result in after}
+        before = [r for r in of_envelope.results(table) if r.check not in replaced]
         verdict = decide([*before, *after])
         if not request.dry_run:
             judge.count_results([*(r for r in before if r.check not in known), *after])
@@ -184,27 +189,27 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         if _is_exempt(rules, envelope):
             return judge.Findings((), ())
         known = known or {}
-        wanted = judge.that_matter(ENVELOPE_CHECKS, tables)
+        means = self._means(rules, dry_run)
+        wanted = judge.that_matter(ENVELOPE_CHECKS, envelope, means, tables)
         missing = [check for check in wanted if check.name not in known]
-        found = await judge.run_checks(
-            missing, envelope, self._means(rules, dry_run), seconds=_seconds_left(rules, context)
-        )
+        seconds = _seconds_left(rules, context)
+        found = await judge.run_checks(missing, envelope, means, seconds=seconds)
         told = {name: (finding, 0.0) for name, finding in known.items()}
         told |= zip([check.name for check in missing], found, strict=True)
         checks = [check for check in ENVELOPE_CHECKS if check.name in told]
         return judge.Findings(checks, [told[check.name] for check in checks])
 
     async def _find_message(
-        self, rules: Rules, mail: Mail, context: _Context, *, dry_run: bool
+        self, rules: Rules, mail: Mail, context: _Context, table: ActionTable, *, dry_run: bool
     ) -> judge.Findings[Mail]:
         if _is_exempt(rules, mail.envelope):
             return judge.Findings((), ())
         means = self._means(rules, dry_run)
         await authenticate(mail, means, seconds=_seconds_left(rules, context))
-        found = await judge.run_checks(
-            MESSAGE_CHECKS, mail, means, seconds=_seconds_left(rules, context)
-        )
-        return judge.Findings(MESSAGE_CHECKS, found)
+        checks = judge.that_matter(MESSAGE_CHECKS, mail, means, [table])
+        seconds = _seconds_left(rules, context)
+        found = await judge.run_checks(checks, mail, means, seconds=seconds)
+        return judge.Findings(checks, found)
 
     def _means(self, rules: Rules, dry_run: bool) -> Means:
         return Means(
@@ -213,6 +218,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             rules.config.smtp.hostname,
             self._parts.callouts,
             dry_run,
+            rules.allow,
+            rules.deny,
         )
 
     # --- recipients -----------------------------------------------------------------------------
@@ -321,7 +328,7 @@ def _recipient_result(way: Route) -> Result:
     else:
         standing = Standing.OBJECTS
         action = Action.REFUSE if way.reply.is_permanent else Action.DEFER
-    return Result(RECIPIENT, way.result, standing, action, way.reply, way.explanation)
+    return Result(RECIPIENT, way.result, standing, action, way.reply, way.explanation, binding=True)
 
 
 def _directory_away(error: StoreError) -> Route:

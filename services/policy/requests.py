@@ -103,20 +103,30 @@ def read_mail(request: pb.CheckMessageRequest, envelope: Envelope) -> Mail:
 
 
 def read_results(
-    given: Iterable[verdict_pb2.CheckResult], checks: dict[str, Check[Envelope]], *, count: int
+    given: Iterable[verdict_pb2.CheckResult],
+    checks: dict[str, Check[Envelope]],
+    *,
+    count: int,
+    strict: bool,
 ) -> dict[str, Finding]:
-    """The findings of an earlier CheckEnvelope, by check. Raises `RpcFailure`."""
+    """The findings of an earlier CheckEnvelope, by check. Raises `RpcFailure`.
+
+    `strict` refuses checks that are not known here. Real mail is not held up by one: while replicas
+    are replaced, an older one may be given the results of a newer one.
+    """
     if count > MAX_RESULTS:
         raise bad("envelope_results", f"at most {MAX_RESULTS} results, not {count}")
     findings: dict[str, Finding] = {}
     for number, result in enumerate(given):
         if result.check == RECIPIENT:
             continue  # what became of a recipient is no finding about the sender
+        if result.check not in checks and not strict:
+            continue
         if result.check not in checks:
             field = f"envelope_results[{number}].check"
             shown = one_line(result.check, limit=60)
             raise bad(field, f"{shown!r} is none of {', '.join(sorted(checks))}")
-        findings[result.check] = _finding(result)
+        findings[result.check] = _finding(result, checks[result.check])
     return findings
 
 
@@ -124,17 +134,18 @@ RECIPIENT = "recipient"
 """The name under which a recipient's own result stands beside those of the checks."""
 
 
-def _finding(result: verdict_pb2.CheckResult) -> Finding:
+def _finding(result: verdict_pb2.CheckResult, check: Check[Envelope]) -> Finding:
     standing = Standing.OBJECTS if result.objects else Standing.CLEAR
     if result.result == TEMPERROR:
         standing = Standing.UNKNOWN
+    elif check.vouching_result and result.result == check.vouching_result:
+        standing = Standing.VOUCHES
     facts = tuple(
         Evidence(one_line(fact.name, limit=100), one_line(fact.value, limit=1000))
         for fact in result.evidence[:MAX_EVIDENCE]
     )
-    return Finding(
-        one_line(result.result, limit=30), standing, one_line(result.explanation, limit=1000), facts
-    )
+    explanation = one_line(result.explanation, limit=1000)
+    return Finding(one_line(result.result, limit=30), standing, explanation, facts)
 
 
 def _header(field: str, block: bytes) -> HeaderBlock:

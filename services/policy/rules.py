@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from ipaddress import IPv4Network, IPv6Network
 
 from services.common.config.model import Config
+from services.common.config.policy import DomainPolicy
 from services.common.config.source import ConfigSource
 from services.common.config.types import Section
 from services.common.mail.address import AddressError, parse_mailbox
 from services.policy.action import Action
+from services.policy.sender_list import SenderList
 from services.policy.subject import IPAddress
 from services.policy.verdict import ActionTable
 
@@ -30,12 +32,9 @@ class Rules:
         self.config = config
         self.table = ActionTable(_read(policy.actions), _read(policy.on_error))
         """What applies where a recipient's domain has no rules of its own."""
-        self._by_domain = {
-            domain: ActionTable(
-                {**self.table.actions, **_read(of_domain.actions)}, self.table.on_error
-            )
-            for domain, of_domain in policy.domains.items()
-        }
+        self._by_domain = _tables(self.table, policy.domains)
+        self.allow = SenderList.of(policy.allow)
+        self.deny = SenderList.of(policy.deny)
         self._trusted: tuple[IPv4Network | IPv6Network, ...] = policy.networks.trusted
 
     def table_for_address(self, recipient: str) -> ActionTable:
@@ -57,6 +56,17 @@ class Rules:
     def trusts(self, address: IPAddress) -> bool:
         """Whether mail from this client is not judged."""
         return any(address in network for network in self._trusted)
+
+
+def _tables(general: ActionTable, domains: Mapping[str, DomainPolicy]) -> dict[str, ActionTable]:
+    """The table of each domain; domains with the same actions share one."""
+    shared = {tuple(sorted(general.actions.items())): general}
+    tables: dict[str, ActionTable] = {}
+    for domain, of_domain in domains.items():
+        actions = {**general.actions, **_read(of_domain.actions)}
+        own = ActionTable(actions, general.on_error, domain)
+        tables[domain] = shared.setdefault(tuple(sorted(actions.items())), own)
+    return tables
 
 
 class RulesSource:

@@ -28,6 +28,8 @@ class Result:
     explanation: str = ""
     evidence: tuple[Evidence, ...] = ()
     elapsed_s: float = 0.0
+    binding: bool = False
+    """Nothing that vouches for the mail outweighs it: there is no such recipient."""
 
     @property
     def objects(self) -> bool:
@@ -54,6 +56,8 @@ class ActionTable:
 
     actions: Mapping[str, Action]
     on_error: Mapping[str, Action]
+    name: str = ""
+    """The domain whose actions these are; empty for the general ones."""
 
     def action(self, check: str, standing: Standing) -> Action:
         """What is done with mail of which the check says this."""
@@ -95,10 +99,18 @@ def judged(
 
 
 def decide(results: Sequence[Result], *, accepted: Reply = OK) -> Verdict:
-    """Combine results; `accepted` is the reply when the mail is taken."""
+    """Combine results; `accepted` is the reply when the mail is taken.
+
+    What vouches for a mail outweighs every objection that is not binding.
+    """
     decisive = strongest(result for result in results if result.objects)
     if decisive is None or decisive.action is Action.ACCEPT:
         return Verdict(Action.ACCEPT, accepted, "", tuple(results))
+    voucher = next((r for r in results if r.standing is Standing.VOUCHES), None)
+    if voucher is not None:
+        decisive = strongest(result for result in results if result.objects and result.binding)
+        if decisive is None:
+            return Verdict(Action.ACCEPT, accepted, voucher.check, tuple(results))
     taken = decisive.action is Action.SPAM
     reply = accepted if taken else decisive.reply
     return Verdict(decisive.action, reply, decisive.check, tuple(results))

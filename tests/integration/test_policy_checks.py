@@ -233,3 +233,71 @@ def test_what_a_domain_publishes_can_be_honoured(policy: PolicyProcess) -> None:
     assert answer.verdict.action == ACCEPT
     fields = {field.name: field.value for field in answer.header_fields}
     assert "dmarc=none header.from=example.org" in fields["Authentication-Results"]
+
+
+REPORT = """\
+From: mailer@mx.example.org
+Content-Type: multipart/report; report-type=delivery-status; boundary=x
+
+--x--
+"""
+
+
+def test_notifications_are_told_from_other_mail_without_a_sender(policy: PolicyProcess) -> None:
+    policy.configure(
+        {"policy": {"null_sender": "reports", "actions": {"invalid_sender": "refuse"}}}
+    )
+    asked = {"helo": "spf.example.org", "sender": "", "client": "192.0.2.1"}
+    first = policy.check_envelope(**asked)
+    assert first.verdict.action != REFUSE
+    assert check_message(policy, REPORT, **asked).verdict.action != REFUSE
+    refused = check_message(policy, MAIL, **asked)
+    assert said(refused.verdict).startswith("550 5.7.1")
+    assert refused.verdict.decisive_check == "invalid_sender"
+
+
+def test_lists_outweigh_checks_and_not_recipients(policy: PolicyProcess) -> None:
+    policy.configure(
+        {
+            "policy": {
+                "allow": ["192.0.2.1", "example.org"],
+                "deny": ["example.org", "198.51.100.0/24"],
+            }
+        }
+    )
+    asked = {"helo": "other.example", "recipients": ("you@example.test", "nobody@example.test")}
+    allowed = policy.check_envelope(**asked, sender="ann@deny.example").recipients
+    assert [each.verdict.action for each in allowed] == [ACCEPT, REFUSE]
+    assert [each.verdict.decisive_check for each in allowed] == ["allow", "recipient"]
+    mail = check_message(
+        policy,
+        sender="ann@deny.example",
+        helo="other.example",
+        envelope_results=allowed[0].verdict.check_results,
+    )
+    assert (mail.verdict.action, mail.verdict.decisive_check) == (ACCEPT, "allow")
+    denied = policy.check_envelope(**asked, client="203.0.113.1", sender="ann@example.org")
+    assert said(denied.recipients[0].verdict).startswith("550 5.7.1 Mail from you")
+    denied = policy.check_envelope(**asked, client="198.51.100.7", sender="x@other.example")
+    assert denied.verdict.decisive_check == "deny"
+
+
+def test_recipients_under_different_rules_are_told_apart(policy: PolicyProcess) -> None:
+    own = {"actions": {"helo_mismatch": "refuse"}}
+    policy.configure(
+        {
+            "domains": {"local": ["example.test", "a.test", "b.test", "same.test"]},
+            "policy": {
+                "domains": {
+                    "a.test": own,
+                    "b.test": own,
+                    "same.test": {"actions": {"helo_mismatch": "spam"}},
+                }
+            },
+        }
+    )
+    recipients = tuple(
+        f"abuse@{domain}" for domain in ("example.test", "a.test", "b.test", "same.test")
+    )
+    answer = policy.check_envelope(**GOOD, recipients=recipients)
+    assert [each.rules for each in answer.recipients] == ["", "a.test", "a.test", ""]

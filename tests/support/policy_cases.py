@@ -15,6 +15,8 @@ ZONE = {
     ("mx.example.org", "AAAA"): ["2001:db8::1"],
     ("example.org", "MX"): ["10 mx.example.org"],
     ("example.org", "TXT"): ["v=spf1 ip4:192.0.2.1 ip6:2001:db8::1 -all"],
+    ("spf.example.org", "A"): ["192.0.2.1"],
+    ("spf.example.org", "TXT"): ["v=spf1 a -all"],
     ("deny.example", "MX"): ["10 mx.example.org"],
     ("deny.example", "TXT"): ["v=spf1 -all"],
     ("slow.example", "TXT"): ["v=spf1 a -all"],

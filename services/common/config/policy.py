@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.common.config.types import Domain, Duration, Network, Section
+from services.common.config.types import Domain, Duration, Network, Section, SenderEntry
 
 
 class Action(StrEnum):
@@ -32,6 +32,13 @@ class Unavailable(StrEnum):
 
     DEFER = "defer"
     ACCEPT = "accept"
+
+
+class NullSender(StrEnum):
+    """Which mail with a blank reverse-path is objected to by `invalid_sender`."""
+
+    ALL = ""
+    REPORTS = "reports"
 
 
 class SpfResult(StrEnum):
@@ -153,6 +160,15 @@ class Policy(Section):
     dmarc: Dmarc = Dmarc()
     callout: Callout = Callout()
     networks: Networks = Networks()
+    null_sender: NullSender = NullSender.ALL
+    """Blank: `invalid_sender` objects to every mail with a blank reverse-path. `reports`: not to
+    delivery and disposition notifications (RFC 3464, RFC 8098) from a HELO name that passes SPF.
+    That is known only after DATA, and a `refuse` is then given there."""
+    allow: tuple[SenderEntry, ...] = ()
+    """Senders whose mail is taken whatever the checks say: networks, domains with all below them,
+    addresses. A domain or an address counts only where SPF passes, since anybody can claim one."""
+    deny: tuple[SenderEntry, ...] = ()
+    """Senders whose mail is refused, in the same forms. `allow` outweighs it."""
     check_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=20)
     """How long the checks of a mail may take together; what is not done by then cannot be told."""
     unavailable: Unavailable = Unavailable.DEFER

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
-from services.common.mail.domain import parse_domain
+from services.common.mail.address import AddressError, parse_domain, parse_mailbox
 
 _DURATION: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -91,6 +91,21 @@ def _parse_network(value: Any) -> IPv4Network | IPv6Network:
         ) from None
 
 
+def _parse_sender(value: Any) -> str:
+    """A network, a domain or an address, in its canonical spelling."""
+    text = str(value).strip()
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        pass
+    try:
+        return str(parse_mailbox(text, smtputf8=True)) if "@" in text else parse_domain(text)
+    except AddressError as error:
+        raise ValueError(
+            f"a network, a domain or an address, such as 192.0.2.0/24 or example.org ({error})"
+        ) from None
+
+
 class Endpoint(NamedTuple):
     """A host and a port."""
 
@@ -158,6 +173,13 @@ Domain = Annotated[
     str,
     BeforeValidator(parse_domain),
     WithJsonSchema({"type": "string", "examples": ["example.org"]}),
+]
+SenderEntry = Annotated[
+    str,
+    BeforeValidator(_parse_sender),
+    WithJsonSchema(
+        {"type": "string", "examples": ["192.0.2.0/24", "example.org", "ann@example.org"]}
+    ),
 ]
 FilePath = Annotated[
     Path,

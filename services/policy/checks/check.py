@@ -17,6 +17,7 @@ from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.mail.printable import one_line
 from services.common.mail.reply import Reply
 from services.policy.action import Action
+from services.policy.sender_list import NOBODY, SenderList
 
 if TYPE_CHECKING:
     from services.policy.callout.callouts import Callouts
@@ -46,6 +47,8 @@ class Standing(StrEnum):
     OBJECTS = "objects"
     UNKNOWN = "unknown"
     """It cannot be told just now; `policy.on_error` decides."""
+    VOUCHES = "vouches"
+    """The mail is taken although others object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Means:
     """Our name, for macros and for greeting others."""
     callouts: Callouts | None = None
     dry_run: bool = False
+    allow: SenderList = NOBODY
+    deny: SenderList = NOBODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,10 @@ class Check(Generic[S]):
     """The reply when it cannot tell and `on_error` is `defer`."""
     only_dns: bool = True
     """It waits for nothing but DNS, so that it can be tried at once with what is known already."""
+    applies: Callable[[S, Means], bool] | None = None
+    """Whether it has anything to say about this subject; None: always."""
+    vouching_result: str = ""
+    """The result with which it vouches for the mail, if there is one."""
     only_if_it_matters: bool = False
     """It is a burden on others and runs only where its action is not `accept`."""
 

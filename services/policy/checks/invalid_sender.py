@@ -1,13 +1,15 @@
 """invalid_sender: is the reverse-path an address that could get an answer?
 
 RFC 5321 §4.1.2 (syntax), RFC 2308 (a name that does not exist), RFC 7505 (null MX). Results:
-`pass`; `null` for the blank reverse-path; `syntax`; `nxdomain` for a domain that does not exist;
+`pass`; `null` for the blank reverse-path (with `policy.null_sender: reports` the judgement waits
+for the content, see `null_sender`); `syntax`; `nxdomain` for a domain that does not exist;
 `nullmx` for one that says that it takes no mail; `temperror`. A domain that exists and has no MX
 passes: whether somebody there would take a reply is another check's question.
 """
 
 from __future__ import annotations
 
+from services.common.config.policy import NullSender
 from services.common.dns import Answer, MxRecord, RecordType, Status
 from services.common.mail.reply import Reply
 from services.policy.checks.check import (
@@ -28,6 +30,8 @@ async def find(envelope: Envelope, means: Means) -> Finding:
     """Judge the reverse-path by its syntax and its domain's records."""
     path = evidence("sender", f"<{envelope.sender_text}>")
     sender = envelope.sender
+    if envelope.is_null and means.policy.null_sender is NullSender.REPORTS:
+        return clear("null", "The reverse-path is blank; the content will tell.", path)
     if envelope.is_null:
         return objects("null", "The reverse-path is blank.", path)
     if sender is None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from services.policy.checks import (
+    allow,
+    deny,
     dkim_invalid,
     dkim_missing,
     dmarc_fail,
     from_mismatch,
     helo_mismatch,
     invalid_sender,
+    null_sender,
     sender_unreachable,
     spf_mismatch,
 )
@@ -19,6 +19,8 @@ from services.policy.checks.check import Check
 from services.policy.subject import Envelope, Mail
 
 ENVELOPE_CHECKS: tuple[Check[Envelope], ...] = (
+    allow.CHECK,
+    deny.CHECK,
     helo_mismatch.CHECK,
     invalid_sender.CHECK,
     spf_mismatch.CHECK,
@@ -27,14 +29,11 @@ ENVELOPE_CHECKS: tuple[Check[Envelope], ...] = (
 """Known at RCPT: the session and the reverse-path."""
 
 MESSAGE_CHECKS: tuple[Check[Mail], ...] = (
+    null_sender.CHECK,
     dkim_invalid.CHECK,
     dkim_missing.CHECK,
     dmarc_fail.CHECK,
     from_mismatch.CHECK,
 )
-"""Known after DATA: the header and the body's digests."""
-
-CHECKS: Mapping[str, Check[Any]] = {
-    **{check.name: check for check in ENVELOPE_CHECKS},
-    **{check.name: check for check in MESSAGE_CHECKS},
-}
+"""Known after DATA: the header and the body's digests. One with the name of an envelope check
+replaces its result."""

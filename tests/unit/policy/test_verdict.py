@@ -1,5 +1,6 @@
 """The combination of results: every pair of actions and standings, and who decides."""
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import pytest
@@ -30,15 +31,29 @@ def test_every_pair(first: tuple[Action, Standing], second: tuple[Action, Standi
     counting = {
         check: action
         for check, (action, standing) in (("first", first), ("second", second))
-        if standing is not Standing.CLEAR
+        if standing in (Standing.OBJECTS, Standing.UNKNOWN)
     }
-    verdict = decide(results)
     strongest = max(counting.values(), default=Action.ACCEPT)
-    assert verdict.action is strongest
+    vouchers = [
+        check
+        for check, (_, standing) in (("first", first), ("second", second))
+        if standing is Standing.VOUCHES
+    ]
+    verdict = decide(results)
     if strongest is Action.ACCEPT:
-        assert verdict.decisive == ""
+        assert (verdict.action, verdict.decisive) == (Action.ACCEPT, "")
+    elif vouchers:
+        assert (verdict.action, verdict.decisive) == (Action.ACCEPT, vouchers[0])
     else:
-        assert verdict.decisive == next(c for c, a in counting.items() if a is strongest)
+        decisive = next(check for check, action in counting.items() if action is strongest)
+        assert (verdict.action, verdict.decisive) == (strongest, decisive)
+
+
+def test_nothing_vouches_for_a_recipient() -> None:
+    voucher = result("allow", Action.ACCEPT, Standing.VOUCHES)
+    unknown = replace(result("recipient", Action.REFUSE), binding=True)
+    verdict = decide([voucher, result("spf", Action.REFUSE), unknown])
+    assert (verdict.action, verdict.decisive) == (Action.REFUSE, "recipient")
 
 
 @pytest.mark.parametrize("order", list(permutations(ACTIONS)))

@@ -121,8 +121,14 @@ class RecipientAnswer(_message.Message):
     RECIPIENT_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     DELIVER_TO_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     recipient: _builtins.str
     """The forward-path as asked."""
+    rules: _builtins.str
+    """Which actions applied: the name of a domain with actions of its own, or empty for the general
+    ones. Recipients with different values cannot share a transaction, since a mail has one
+    verdict: the later one is answered 452 4.5.3 and comes in a transaction of its own.
+    """
     @_builtins.property
     def verdict(self) -> _verdict_pb2.Verdict:
         """The decision on this recipient. Sender checks take part in it."""
@@ -139,10 +145,11 @@ class RecipientAnswer(_message.Message):
         recipient: _builtins.str = ...,
         verdict: _verdict_pb2.Verdict | None = ...,
         deliver_to: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliver_to", b"deliver_to", "recipient", b"recipient", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliver_to", b"deliver_to", "recipient", b"recipient", "rules", b"rules", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,6 +64,10 @@ lock: setup ## Write requirements.lock anew (ARGS="--upgrade" for the newest)
 chart: setup ## Write the chart's schema of `config:` anew
 	@$(BIN)/python tools/chart-schema
 
+.PHONY: images
+images: ## Build the image (BASE=IMAGE to build it on another one, BUILDER=podman)
+	@tools/build-image
+
 .PHONY: programs
 programs: setup ## Install the programs that the tests need (swaks, Postfix's, promtool, Helm)
 	@tools/test-programs

@@ -12,6 +12,10 @@ _WHITE_SPACE = b" \t\r\n"
 
 def relaxed(name: str, value: bytes) -> bytes:
     """The field `name`: `value` (all that follows the colon) in canonical form, with its CRLF."""
-    unfolded: bytes = unfold_header_value(value)
-    compressed: bytes = compress_whitespace(unfolded)
-    return name.lower().encode("ascii") + b":" + compressed.strip(_WHITE_SPACE) + b"\r\n"
+    canonical = value.strip(_WHITE_SPACE)
+    # Most fields need neither, and finding that out is cheaper than a regular expression.
+    if b"\n" in canonical:
+        canonical = unfold_header_value(canonical)
+    if b"  " in canonical or b"\t" in canonical:
+        canonical = compress_whitespace(canonical)
+    return name.lower().encode("ascii") + b":" + canonical + b"\r\n"

@@ -114,24 +114,12 @@ def _signed(
     common: hashlib._Hash,
     *,
     times: tuple[str, ...],
-    names: Sequence[str],
+    names: tuple[str, ...],
     bh: str,
 ) -> SignatureField:
     algorithm = signer.private.algorithm
-    tags = (
-        "v=1",
-        f"a={algorithm}",
-        "c=relaxed/relaxed",
-        f"d={signer.domain}",
-        f"s={signer.selector}",
-        *times,
-    )
-    unsigned = (
-        _folded(len(FIELD_NAME) + 1, [f"{tag};" for tag in tags], between=" ")
-        + _LINE_END
-        + _signed_names(tuple(names))
-        + f"{_LINE_END}bh={bh};{_LINE_END}b="
-    ).encode("ascii")
+    tags = _tags(algorithm, signer.domain, signer.selector, *times)
+    unsigned = f"{tags}{_signed_names(names)}{_LINE_END}bh={bh};{_LINE_END}b=".encode("ascii")
     digest = common.copy()
     # Without the CRLF at its end (RFC 6376 §3.7).
     digest.update(relaxed(FIELD_NAME, unsigned)[:-2])
@@ -141,7 +129,7 @@ def _signed(
     return SignatureField(signer.selector, algorithm, raw)
 
 
-def _covered(header: HeaderBlock) -> tuple[list[str], bytes]:
+def _covered(header: HeaderBlock) -> tuple[tuple[str, ...], bytes]:
     """The names for `h=`, and the canonical fields that they stand for, in that order.
 
     Of several fields with one name the lowest is taken first (RFC 6376 §5.4.2).
@@ -151,24 +139,32 @@ def _covered(header: HeaderBlock) -> tuple[list[str], bytes]:
         by_name.setdefault(field.key, []).append(field)
     names: list[str] = []
     covered: list[bytes] = []
-    for name in (*OVERSIGNED, *SIGNED_IF_PRESENT):
-        present = by_name.get(name, ())
-        names += [name] * len(present)
-        covered += [relaxed(name, _body(field)) for field in reversed(present)]
-        if name in _OVERSIGNED:
-            names.append(name)
-    return names, b"".join(covered)
+    for name, times_more in _SIGNED:
+        present = by_name.get(name)
+        if present is not None:
+            names += [name] * len(present)
+            covered += [relaxed(name, field.raw.partition(b":")[2]) for field in present[::-1]]
+        names += times_more
+    return tuple(names), b"".join(covered)
 
 
-_OVERSIGNED: Final = frozenset(OVERSIGNED)
+# Each name, and the names to list beyond those of the fields that are there.
+_SIGNED: Final = (
+    *((name, (name,)) for name in OVERSIGNED),
+    *((name, ()) for name in SIGNED_IF_PRESENT),
+)
 
 
-def _body(field: HeaderField) -> bytes:
-    """All that follows the colon."""
-    return field.raw.partition(b":")[2]
+# What is worked out once for many mails: the tags for a second, the names for ever.
+@lru_cache(maxsize=64)
+def _tags(algorithm: str, domain: str, selector: str, *times: str) -> str:
+    """All tags before `h=`, with a line end after them."""
+    tags = ("v=1", f"a={algorithm}", "c=relaxed/relaxed", f"d={domain}", f"s={selector}", *times)
+    words = [f"{tag};" for tag in tags]
+    return _folded(len(FIELD_NAME) + 1, words, between=" ") + _LINE_END
 
 
-@lru_cache(maxsize=256)  # mail has the same few sets of fields over and over
+@lru_cache(maxsize=64)
 def _signed_names(names: tuple[str, ...]) -> str:
     """The `h=` tag."""
     return _folded(1, _list_of_names(names), between="")

@@ -12,7 +12,7 @@ from services.common.mail.reply import Reply
 from services.policy.action import Action
 from services.policy.verdict import Result, Verdict
 
-_ACTIONS = {
+ACTION_NUMBERS = {
     Action.ACCEPT: verdict_pb2.ACTION_ACCEPT,
     Action.SPAM: verdict_pb2.ACTION_SPAM,
     Action.DEFER: verdict_pb2.ACTION_DEFER,
@@ -33,7 +33,7 @@ def result_message(result: Result, *, with_evidence: bool = True) -> verdict_pb2
         check=result.check,
         result=result.result,
         objects=result.objects,
-        configured_action=_ACTIONS[result.action],
+        configured_action=ACTION_NUMBERS[result.action],
         explanation=result.explanation,
         evidence=[verdict_pb2.Evidence(name=name, value=value) for name, value in facts],
         elapsed=duration_pb2.Duration(seconds=seconds, nanos=nanos),
@@ -45,7 +45,7 @@ def verdict_message(
 ) -> verdict_pb2.Verdict:
     """A verdict as a message; its results are made once, by whoever needs them twice."""
     return verdict_pb2.Verdict(
-        action=_ACTIONS[verdict.action],
+        action=ACTION_NUMBERS[verdict.action],
         reply=reply_message(verdict.reply),
         decisive_check=verdict.decisive,
         check_results=results,

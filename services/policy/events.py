@@ -8,9 +8,12 @@ or is not acknowledged, is counted and gone. A history with a gap costs less tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
+from google.protobuf.message import DecodeError
 from prometheus_client import Counter
 
 from gatepost.queue.v1 import event_pb2
@@ -26,6 +29,9 @@ PUBLISHERS = 4
 """Each waits for an acknowledgement of less than a millisecond."""
 
 VERDICT = "verdict"
+
+IDLE_S = 1.0
+"""The end of the stream is where nothing comes for so long: its server answers in milliseconds."""
 
 EVENTS = Counter(
     "gatepost_policy_events_total",
@@ -71,6 +77,22 @@ class Events:
         except Missing:
             return None
         return None if stored is None else event_pb2.Event.FromString(stored.data)
+
+    async def verdicts(self, since: datetime) -> AsyncIterator[event_pb2.Event]:
+        """The verdicts from a time on, up to now. Raises `StoreError`."""
+        until = datetime.now(UTC)
+        kept = self._store.follow(EVENTS_STREAM, f"events.*.{VERDICT}", since=since)
+        async with contextlib.aclosing(kept):
+            while True:
+                try:
+                    async with asyncio.timeout(IDLE_S):
+                        stored = await anext(kept)
+                except TimeoutError:
+                    return
+                if stored.time >= until:
+                    return
+                with contextlib.suppress(DecodeError):  # of a version that this one cannot read
+                    yield event_pb2.Event.FromString(stored.data)
 
     async def _publish(self, message_id: str, data: bytes) -> None:
         try:

@@ -20,7 +20,7 @@ from services.common.dns import Answer, RecordType, Resolver
 from services.common.log import ERROR, event
 from services.policy.action import Action
 from services.policy.checks.check import Check, Finding, Means, Standing, unknown
-from services.policy.verdict import ActionTable, Result, Verdict, judged
+from services.policy.verdict import ActionTable, Result, Verdict
 
 CHECKS = Counter(
     "gatepost_policy_checks_total",
@@ -136,14 +136,7 @@ class Findings(Generic[S]):
     def results(self, table: ActionTable) -> list[Result]:
         """What the configuration makes of the findings."""
         return [
-            judged(
-                finding,
-                check=check.name,
-                table=table,
-                refusal=check.refusal_for(finding.result),
-                deferral=check.deferral,
-                elapsed_s=elapsed,
-            )
+            table.judged(finding, check, elapsed_s=elapsed)
             for check, (finding, elapsed) in zip(self.checks, self.found, strict=True)
         ]
 

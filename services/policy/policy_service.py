@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import grpc.aio
@@ -18,7 +19,7 @@ from gatepost.queue.v1 import event_pb2
 from services.common.dns import Resolver
 from services.common.log import WARNING, event
 from services.common.mail.reply import RECIPIENT_OK, SENDER_OK
-from services.common.rpc.errors import not_found, unavailable, unimplemented
+from services.common.rpc.errors import not_found, unavailable
 from services.common.store import StoreError
 from services.policy import judge
 from services.policy.action import Action
@@ -32,8 +33,10 @@ from services.policy.directory import AccountDirectory, LimitReached
 from services.policy.events import Events
 from services.policy.header_fields import header_fields
 from services.policy.recipients import DIRECTORY_AWAY, Route, Routing, route
+from services.policy.replay import BadCandidate, Replay, candidate_rules
 from services.policy.requests import (
     RECIPIENT,
+    bad,
     check_message_id,
     check_recipients,
     read_envelope,
@@ -52,6 +55,9 @@ than none."""
 
 MAX_WITH_EVIDENCE = 20
 """Recipients up to which each answer repeats the evidence about the sender."""
+
+DEFAULT_EXAMPLES = 20
+MAX_EXAMPLES = 1000
 
 _CHECKS = {check.name: check for check in ENVELOPE_CHECKS}
 
@@ -170,8 +176,25 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     async def ReplayVerdicts(
         self, request: pb.ReplayVerdictsRequest, context: _Context
     ) -> pb.ReplayVerdictsResponse:
-        """Not built yet."""
-        raise unimplemented("verdicts cannot be replayed in this version", reason="NOT_IMPLEMENTED")
+        """What a candidate configuration would have decided."""
+        if not request.HasField("since_time"):
+            raise bad("since_time", "missing; give a time such as 2026-01-31T00:00:00Z")
+        if request.max_examples > MAX_EXAMPLES:
+            raise bad("max_examples", f"at most {MAX_EXAMPLES}, not {request.max_examples}")
+        try:
+            since = request.since_time.ToDatetime(tzinfo=UTC)
+            rules = candidate_rules(request.candidate_policy, self._parts.rules.current.config)
+        except BadCandidate as candidate:
+            raise bad("candidate_policy", str(candidate)) from candidate
+        except (ValueError, OverflowError):
+            raise bad("since_time", "not a time between the years 1 and 9999") from None
+        replay = Replay(rules, max_examples=request.max_examples or DEFAULT_EXAMPLES)
+        try:
+            async for recorded in self._parts.events.verdicts(since):
+                replay.add(recorded)
+        except StoreError as error:
+            raise unavailable("the events cannot be read just now", reason="NATS_AWAY") from error
+        return replay.response
 
     # --- what the checks find -------------------------------------------------------------------
 

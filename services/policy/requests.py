@@ -16,7 +16,8 @@ from services.common.mail.ids import MAX_ID_CHARACTERS, is_message_id
 from services.common.mail.message import HeaderBlock, HeaderError, parse_header, split_message
 from services.common.mail.printable import one_line
 from services.common.rpc.errors import RpcFailure, invalid_argument
-from services.policy.checks.check import TEMPERROR, Check, Evidence, Finding, Standing
+from services.policy.checks.check import Check, Finding
+from services.policy.recorded import finding_of
 from services.policy.subject import BodyDigest, Envelope, Mail, Session
 
 MAX_RECIPIENTS = 1000
@@ -25,7 +26,6 @@ MAX_TEXT_CHARACTERS = 4096
 """Of a HELO name or an address; the SMTP edge allows a fraction of this."""
 MAX_BODY_DIGESTS = 100
 MAX_RESULTS = 100
-MAX_EVIDENCE = 500
 
 _HASH_OCTETS = {"sha256": 32}
 
@@ -126,26 +126,12 @@ def read_results(
             field = f"envelope_results[{number}].check"
             shown = one_line(result.check, limit=60)
             raise bad(field, f"{shown!r} is none of {', '.join(sorted(checks))}")
-        findings[result.check] = _finding(result, checks[result.check])
+        findings[result.check] = finding_of(result, checks[result.check])
     return findings
 
 
 RECIPIENT = "recipient"
 """The name under which a recipient's own result stands beside those of the checks."""
-
-
-def _finding(result: verdict_pb2.CheckResult, check: Check[Envelope]) -> Finding:
-    standing = Standing.OBJECTS if result.objects else Standing.CLEAR
-    if result.result == TEMPERROR:
-        standing = Standing.UNKNOWN
-    elif check.vouching_result and result.result == check.vouching_result:
-        standing = Standing.VOUCHES
-    facts = tuple(
-        Evidence(one_line(fact.name, limit=100), one_line(fact.value, limit=1000))
-        for fact in result.evidence[:MAX_EVIDENCE]
-    )
-    explanation = one_line(result.explanation, limit=1000)
-    return Finding(one_line(result.result, limit=30), standing, explanation, facts)
 
 
 def _header(field: str, block: bytes) -> HeaderBlock:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from services.common.mail.reply import OK, Reply
 from services.policy.action import Action
-from services.policy.checks.check import Evidence, Finding, Standing
+from services.policy.checks.check import Check, Evidence, Finding, Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,23 @@ class ActionTable:
             return self.on_error.get(check, Action.ACCEPT)
         return self.actions.get(check, Action.ACCEPT)
 
+    def judged(self, finding: Finding, check: Check[Any], *, elapsed_s: float = 0.0) -> Result:
+        """What the configuration makes of a finding."""
+        action = finding.action or self.action(check.name, finding.standing)
+        if check.fixed_action is not None and finding.standing is Standing.OBJECTS:
+            action = check.fixed_action
+        deferred = action is Action.DEFER
+        return Result(
+            check.name,
+            finding.result,
+            finding.standing,
+            action,
+            check.deferral if deferred else check.refusal_for(finding.result),
+            finding.explanation,
+            finding.evidence,
+            elapsed_s,
+        )
+
     def strictest(self, other: ActionTable) -> ActionTable:
         """For a mail to recipients under different rules: of each check the stronger action."""
         checks = self.actions.keys() | other.actions.keys()
@@ -73,29 +91,6 @@ class ActionTable:
             for check in checks
         }
         return ActionTable(actions, self.on_error)
-
-
-def judged(
-    finding: Finding,
-    *,
-    check: str,
-    table: ActionTable,
-    refusal: Reply,
-    deferral: Reply,
-    elapsed_s: float = 0.0,
-) -> Result:
-    """What the configuration makes of a finding."""
-    action = finding.action or table.action(check, finding.standing)
-    return Result(
-        check,
-        finding.result,
-        finding.standing,
-        action,
-        deferral if action is Action.DEFER else refusal,
-        finding.explanation,
-        finding.evidence,
-        elapsed_s,
-    )
 
 
 def decide(results: Sequence[Result], *, accepted: Reply = OK) -> Verdict:

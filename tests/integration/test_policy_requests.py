@@ -13,7 +13,7 @@ from gatepost.policy.v1 import policy_pb2 as pb
 from services.common.rpc.auth import Role
 from tests.support.dns_server import DnsServer
 from tests.support.nats_server import NatsServer
-from tests.support.policy_cases import GOOD, ZONE, check_message, with_domains
+from tests.support.policy_cases import GOOD, MAIL, REFUSE, SPAM, ZONE, check_message, with_domains
 from tests.support.policy_process import PolicyProcess
 
 CHECK_ENVELOPE = "gatepost.policy.v1.PolicyService/CheckEnvelope"
@@ -212,6 +212,66 @@ def test_real_checks_need_a_role(policy: PolicyProcess, role: Role | None) -> No
         assert policy.grpcurl(CHECK_ENVELOPE, request, role=allowed).returncode == 0
 
 
-def test_what_is_not_built_says_so(policy: PolicyProcess) -> None:
+# --- replay -------------------------------------------------------------------------------------
+
+
+def replay(policy: PolicyProcess, candidate: str, since: float, **fields: Any) -> Any:
+    request = pb.ReplayVerdictsRequest(candidate_policy=candidate, **fields)
+    request.since_time.FromMilliseconds(int(since * 1000))
+    return policy.call(policy.checks.ReplayVerdicts, request, role=Role.OPERATOR)
+
+
+def test_a_candidate_is_tried_on_recorded_mail(policy: PolicyProcess) -> None:
+    began = time.time()
+    check_message(policy, message_id="replay-1")
+    check_message(policy, message_id="replay-2", helo="other.example")
+    check_message(policy, message_id="replay-3", sender="ann@deny.example")
+    check_message(policy, MAIL.replace("example.org", "bank.example"), message_id="replay-4")
+    policy.check_envelope(message_id="replay-5", recipients=("nobody@example.test",), **GOOD)
+    for number in range(1, 6):
+        explain(policy, f"replay-{number}")
+
+    same = replay(policy, "policy: {}", began)
+    assert (same.replayed, same.changed) == (5, 0)
+
+    harder = replay(policy, "policy: {actions: {helo_mismatch: refuse}}", began)
+    assert (harder.replayed, harder.changed) == (5, 1)
+    [example] = harder.examples
+    assert (example.message_id, example.decisive_check) == ("replay-2", "helo_mismatch")
+    assert (example.recorded_action, example.candidate_action) == (SPAM, REFUSE)
+
+    softer = replay(policy, "policy: {spf: {mismatch_results: []}}", began)
+    assert [each.message_id for each in softer.examples] == ["replay-3"]
+
+    honest = replay(policy, "policy: {dmarc: {honour_published: true}}", began)
+    assert [each.message_id for each in honest.examples] == ["replay-4"]
+
+    everything = (
+        "policy: {actions: {helo_mismatch: accept, spf_mismatch: accept, dmarc_fail: accept}}"
+    )
+    few = replay(policy, everything, began, max_examples=1)
+    assert (few.changed, len(few.examples)) == (3, 1)
+
+    assert replay(policy, "policy: {}", time.time() + 60).replayed == 0
+
+
+@pytest.mark.parametrize(
+    ("request_text", "says"),
+    [
+        ("{}", "since_time: missing"),
+        ('{"sinceTime": "2026-01-01T00:00:00Z"}', "candidate_policy: there is no section"),
+        (
+            '{"sinceTime": "2026-01-01T00:00:00Z", "candidatePolicy": "policy: {a: ["}',
+            "candidate_policy: not YAML",
+        ),
+        (
+            '{"sinceTime": "2026-01-01T00:00:00Z", "candidatePolicy": "policy: {actions: {x: spam}}"}',
+            "candidate_policy: policy.actions.x",
+        ),
+        ('{"sinceTime": "2026-01-01T00:00:00Z", "maxExamples": 2000}', "max_examples: at most"),
+    ],
+)
+def test_mistakes_in_a_replay_are_told(policy: PolicyProcess, request_text: str, says: str) -> None:
     method = "gatepost.policy.v1.PolicyService/ReplayVerdicts"
-    assert "Unimplemented" in policy.grpcurl(method, {}, role=Role.OPERATOR).stderr
+    answer = policy.grpcurl(method, request_text, role=Role.OPERATOR)
+    assert says in answer.stderr

@@ -95,6 +95,10 @@ class Check(Generic[S]):
     """It waits for nothing but DNS, so that it can be tried at once with what is known already."""
     applies: Callable[[S, Means], bool] | None = None
     """Whether it has anything to say about this subject; None: always."""
+    fixed_action: Action | None = None
+    """What is done when it objects, if that is not for the configuration to say."""
+    reconsider: Callable[[Finding, Policy], Finding] | None = None
+    """What a recorded finding means under another configuration, where that can differ."""
     vouching_result: str = ""
     """The result with which it vouches for the mail, if there is one."""
     only_if_it_matters: bool = False

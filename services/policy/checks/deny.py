@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.common.mail.reply import Reply
 from services.policy.action import Action
-from services.policy.checks.check import Check, Finding, Means, Standing, clear, evidence
+from services.policy.checks.check import Check, Finding, Means, clear, evidence, objects
 from services.policy.subject import Envelope
 
 
@@ -14,8 +14,7 @@ async def find(envelope: Envelope, means: Means) -> Finding:
     if not entry:
         return clear("none", "Neither client nor sender is on the list.")
     fact = evidence("deny.entry", entry)
-    why = f"policy.deny has {entry}."
-    return Finding("listed", Standing.OBJECTS, why, (fact,), Action.REFUSE)
+    return objects("listed", f"policy.deny has {entry}.", fact)
 
 
 def _applies(envelope: Envelope, means: Means) -> bool:
@@ -27,4 +26,5 @@ CHECK = Check(
     find=find,
     refusal=Reply(550, "5.7.1", "Mail from you is not taken here"),
     applies=_applies,
+    fixed_action=Action.REFUSE,
 )

@@ -9,6 +9,7 @@ well, since it would be the way around DMARC (§11.5).
 
 from __future__ import annotations
 
+from services.common.config.policy import Policy
 from services.common.mail.author import FromProblem
 from services.common.mail.reply import Reply
 from services.policy.action import Action
@@ -62,12 +63,24 @@ def _finding(outcome: Outcome, fact: Evidence, *, honour: bool) -> Finding:
         return unknown(text, *facts)
     if outcome.result != "fail":
         return clear(outcome.result, text, *facts)
-    asked = outcome.preference
-    text = f"{text[:-1]}, which asks for {asked.name.lower()}."
+    text = f"{text[:-1]}, which asks for {outcome.preference.name.lower()}."
+    return _failed(outcome.preference, text, facts, honour=honour)
+
+
+def _failed(asked: Preference, text: str, facts: tuple[Evidence, ...], *, honour: bool) -> Finding:
     if asked is Preference.NONE:
         return clear("fail", text, *facts)
     action = _ACTIONS[asked] if honour else None
     return Finding("fail", Standing.OBJECTS, text, facts, action)
+
+
+def reconsider(finding: Finding, policy: Policy) -> Finding:
+    """A recorded failure, with what was published honoured or not."""
+    asked = dict(finding.evidence).get("dmarc.policy", "").upper()
+    if finding.result != "fail" or asked not in Preference.__members__:
+        return finding
+    honour = policy.dmarc.honour_published
+    return _failed(Preference[asked], finding.explanation, finding.evidence, honour=honour)
 
 
 def _facts(outcome: Outcome) -> list[Evidence]:
@@ -88,4 +101,5 @@ CHECK = Check(
     refusal=Reply(550, "5.7.26", "The domain of the From address does not authorize the mail"),
     refusals={"permerror": Reply(550, "5.7.1", "The From field cannot be understood")},
     deferral=Reply(451, "4.7.26", "DMARC cannot be evaluated just now"),
+    reconsider=reconsider,
 )

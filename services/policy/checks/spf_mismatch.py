@@ -7,6 +7,9 @@ Results are those of §2.6. `policy.spf.mismatch_results` says which of them cou
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from services.common.config.policy import Policy
 from services.common.mail.address import HeloKind
 from services.common.mail.reply import Reply
 from services.policy.checks.check import (
@@ -74,6 +77,11 @@ async def find(envelope: Envelope, means: Means) -> Finding:
     return Finding(outcome.result, _standing(outcome.result, mismatches), text, facts)
 
 
+def reconsider(finding: Finding, policy: Policy) -> Finding:
+    """A recorded result, with other results as mismatches."""
+    return replace(finding, standing=_standing(finding.result, policy.spf.mismatch_results))
+
+
 def _standing(result: str, mismatches: tuple[str, ...]) -> Standing:
     if result == TEMPERROR:
         return Standing.UNKNOWN
@@ -102,4 +110,5 @@ CHECK = Check(
     refusal=Reply(550, "5.7.23", "SPF validation failed"),
     refusals={"permerror": Reply(550, "5.7.24", "SPF validation error")},
     deferral=Reply(451, "4.7.24", "SPF cannot be validated just now"),
+    reconsider=reconsider,
 )

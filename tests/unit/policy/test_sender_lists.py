@@ -50,7 +50,8 @@ async def test_entries(client: str, sender: str, entry: str) -> None:
     assert finding.result == ("listed" if entry else "none")
     if entry:
         assert dict(finding.evidence)["deny.entry"] == entry
-        assert (finding.standing, finding.action) == (Standing.OBJECTS, Action.REFUSE)
+        assert finding.standing is Standing.OBJECTS
+        assert deny.CHECK.fixed_action is Action.REFUSE
 
 
 @pytest.mark.parametrize(

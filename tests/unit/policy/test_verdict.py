@@ -7,13 +7,17 @@ import pytest
 
 from services.common.mail.reply import OK, Reply
 from services.policy.action import Action
-from services.policy.checks.check import Finding, Standing
-from services.policy.verdict import ActionTable, Result, decide, judged
+from services.policy.checks.check import Check, Finding, Means, Standing
+from services.policy.verdict import ActionTable, Result, decide
 
 NO = Reply(550, "5.7.1", "No")
 LATER = Reply(451, "4.7.1", "Later")
 ACTIONS = tuple(Action)
 STANDINGS = tuple(Standing)
+
+
+async def never(subject: object, means: Means) -> Finding:
+    raise NotImplementedError
 
 
 def result(check: str, action: Action, standing: Standing = Standing.OBJECTS) -> Result:
@@ -91,9 +95,8 @@ def test_what_cannot_be_told_follows_on_error(
     standing: Standing, on_error: Action, action: Action, objects: bool
 ) -> None:
     table = ActionTable({"check": Action.REFUSE}, {"check": on_error})
-    found = judged(
-        Finding("x", standing, ""), check="check", table=table, refusal=NO, deferral=LATER
-    )
+    check = Check(name="check", find=never, refusal=NO, deferral=LATER)
+    found = table.judged(Finding("x", standing, ""), check)
     assert (found.action, found.objects) == (action, objects)
 
 

@@ -21,10 +21,10 @@ from services.common.rpc.errors import already_exists, invalid_argument
 from services.keys.failure import store_failures
 from services.keys.key import MAX_RECORD_NAME_OCTETS, Key, KeyType, record_name, whole_seconds
 from services.keys.keyring import Keyring
-from services.keys.private_key import PrivateKey, generate
+from services.keys.private_key import PrivateKey, PrivateKeyError, from_pem, generate
 from services.keys.selector import SelectorError, proposed
 from services.keys.state import KeyState
-from services.keys.store import Entry, KeyExistsError, KeyStore
+from services.keys.store import Entry, ForeignKeyError, KeyExistsError, KeyStore
 
 _MAX_PROPOSALS: Final = 20
 """Another replica may take what we propose; more often than this it cannot be chance."""
@@ -76,6 +76,23 @@ class KeyMaker:
             if known is not None:
                 return known
             return await self._keep(wanted, private, origin="made")
+
+    async def read_foreign(self, pem: bytes, name: str, field: str) -> PrivateKey:
+        """A private key made elsewhere: `pem`, or what the store finds under `name`.
+
+        Raises `RpcFailure`.
+        """
+        if bool(pem) == bool(name):
+            raise invalid_argument(
+                "either private_key_pem or secret_name", reason="INVALID_PRIVATE_KEY"
+            )
+        try:
+            with store_failures():
+                return from_pem(await self._store.foreign_pem(name, field) if name else pem)
+        except (ForeignKeyError, PrivateKeyError) as error:
+            # Without the cause, which may have seen the key.
+            what = "secret_name" if name else "private_key_pem"
+            raise invalid_argument(f"{what}: {error}", reason="INVALID_PRIVATE_KEY") from None
 
     async def take_over(self, wanted: NewKey, private: PrivateKey) -> Key:
         """A key that was made elsewhere, pending like any other. Raises `RpcFailure`."""

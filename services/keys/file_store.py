@@ -34,6 +34,7 @@ from services.keys.store import (
     Broken,
     Complete,
     Entry,
+    ForeignKeyError,
     Gone,
     KeyChangedError,
     KeyExistsError,
@@ -95,6 +96,10 @@ class FileStore:
     async def erase(self, entry: Entry, key: Key) -> Entry:
         """See `KeyStore.erase`."""
         return await self._run(lambda: self._replace(entry, key, None))
+
+    async def foreign_pem(self, name: str, field: str) -> bytes:
+        """See `KeyStore.foreign_pem`: there are no Secrets here."""
+        raise ForeignKeyError("keys are kept in files here; send the key as private_key_pem")
 
     async def close(self) -> None:
         """See `KeyStore.close`."""

@@ -1,8 +1,9 @@
 """The Secrets of one namespace, over the Kubernetes API. The only module that imports the client.
 
-Needs of the API server: `list`, `watch`, `create` and `patch` on Secrets in that namespace. Which
-API server: that of the cluster that this process runs in, with the pod's service account;
-otherwise the one that the kubeconfig (KUBECONFIG, or ~/.kube/config) names.
+Needs of the API server: `list`, `watch`, `create` and `patch` on Secrets in that namespace, and
+`get` to import keys from Secrets of others. Which API server: that of the cluster that this process
+runs in, with the pod's service account; otherwise the one that the kubeconfig (KUBECONFIG, or
+~/.kube/config) names.
 
 Guarantees: every request has a deadline; every failure is an `ApiError`, whose text has nothing of
 a Secret in it; answers are never handed to the client's own code, which would log them.
@@ -147,6 +148,14 @@ class SecretApi:
                     yield _change(line)
             finally:
                 response.close()
+
+    async def get(self, name: str) -> Json:
+        """One Secret, with whatever labels. Raises `ApiError`."""
+        return await self._ask(
+            self._core.read_namespaced_secret(
+                name, self.namespace, _preload_content=False, _request_timeout=REQUEST_SECONDS
+            )
+        )
 
     async def create(self, secret: Json) -> Json:
         """Make a Secret; the object as it was stored. Raises `ApiError`."""

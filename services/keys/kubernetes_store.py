@@ -29,6 +29,8 @@ from services.keys.secret_form import (
     SELECTION,
     change,
     erasure,
+    foreign_content,
+    is_secret_name,
     meant_by,
     new_secret,
     read_secret,
@@ -38,6 +40,7 @@ from services.keys.store import (
     Broken,
     Complete,
     Entry,
+    ForeignKeyError,
     Gone,
     KeyChangedError,
     KeyExistsError,
@@ -102,6 +105,19 @@ class KubernetesStore:
         """See `KeyStore.erase`."""
         patch = erasure(entry.key, key, version=entry.version)
         return await self._patch(entry, patch, key, None)
+
+    async def foreign_pem(self, name: str, field: str) -> bytes:
+        """See `KeyStore.foreign_pem`: from another Secret of the namespace."""
+        if not is_secret_name(name):
+            raise ForeignKeyError("this cannot be the name of a Secret")
+        try:
+            return foreign_content(await self._api.get(name), field)
+        except ApiError as error:
+            if error.reason == "NotFound":
+                raise ForeignKeyError("there is no such Secret in the keys' namespace") from error
+            raise _unavailable(error) from error
+        except KeyDataError as error:
+            raise ForeignKeyError(str(error)) from None
 
     async def close(self) -> None:
         """See `KeyStore.close`."""
@@ -175,5 +191,5 @@ def _version(secret: Mapping[str, Any]) -> str:
 
 
 def _unavailable(error: ApiError) -> StoreUnavailableError:
-    event(_log, ERROR, "keys cannot be written", reason=str(error))
+    event(_log, ERROR, "the API server does not do what a call needs", reason=str(error))
     return StoreUnavailableError(f"the key store cannot be used: {error}")

@@ -37,6 +37,10 @@ SELECTION: Final = ",".join(
 _NAME_SEPARATOR: Final = ".domainkey."
 _LABELS: Final = ("domain", "selector", "key-type", "bits", "state")
 _LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
+_SECRET_NAME: Final = re.compile(
+    r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.ASCII
+)
+_MAX_NAME_OCTETS: Final = 253
 
 Json = dict[str, Any]
 
@@ -96,13 +100,34 @@ def read_secret(secret: Mapping[str, Any]) -> Entry:
     )
     if secret_name(key) != name:
         raise KeyDataError("it is the key of another domain or selector")
-    encoded = _mapping(secret, "data").get(PRIVATE_FIELD, "")
+    pem = _decoded(_mapping(secret, "data"), PRIVATE_FIELD)
+    return Entry(name, key, private_part(key, pem), version)
+
+
+def is_secret_name(text: str) -> bool:
+    """Whether a Secret can have this name; others must not get into the path of a request."""
+    return len(text) <= _MAX_NAME_OCTETS and _SECRET_NAME.fullmatch(text) is not None
+
+
+def foreign_content(secret: Mapping[str, Any], field: str) -> bytes:
+    """What stands in a field of a Secret that is not ours; blank means its only one.
+
+    Raises `KeyDataError`.
+    """
+    data = _mapping(secret, "data")
+    if not field and len(data) != 1:
+        raise KeyDataError(f"the Secret has {len(data)} fields; name one")
+    if field and field not in data:
+        raise KeyDataError("the Secret has no such field")
+    return _decoded(data, field or next(iter(data)))
+
+
+def _decoded(data: Mapping[str, Any], field: str) -> bytes:
     try:
-        pem = base64.b64decode(str(encoded), validate=True)
+        return base64.b64decode(str(data.get(field, "")), validate=True)
     except (binascii.Error, ValueError):
         # Without the cause, which may quote it.
-        raise KeyDataError(f"{PRIVATE_FIELD} is not base64") from None
-    return Entry(name, key, private_part(key, pem), version)
+        raise KeyDataError(f"{field} is not base64") from None
 
 
 def _metadata(key: Key) -> tuple[dict[str, str], dict[str, str]]:

@@ -37,6 +37,10 @@ class KeyChangedError(KeyStoreError):
     """Somebody else changed or removed the key since it was read."""
 
 
+class ForeignKeyError(KeyStoreError):
+    """There is no key to import at that place; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A key as the store holds it."""
@@ -109,6 +113,13 @@ class KeyStore(Protocol):
 
     async def erase(self, entry: Entry, key: Key) -> Entry:
         """As `update`, and destroy the private part; the name stays taken."""
+        ...
+
+    async def foreign_pem(self, name: str, field: str) -> bytes:
+        """What stands in `field` of something that is no entry of ours, to be imported.
+
+        A blank field means the only one. Raises `ForeignKeyError`, `StoreUnavailableError`.
+        """
         ...
 
     async def close(self) -> None:

@@ -365,7 +365,7 @@ async def test_without_a_cluster_there_is_one_clear_line(
 
 
 async def test_in_a_cluster_the_service_account_is_used_and_its_token_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: PrivateKey, follow: Follow
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: PrivateKey
 ) -> None:
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -385,5 +385,7 @@ async def test_in_a_cluster_the_service_account_is_used_and_its_token_followed(
         await store.create(_key(private), private)
         api.token = "the next one"
         (tmp_path / "token").write_text(api.token)
-        assert (await follow(store).next(Complete)).names == {_NAME}
+        follower = _Follower(store)
+        assert (await follower.next(Complete)).names == {_NAME}
+        await follower.close()
         await store.close()

@@ -13,6 +13,8 @@ import grpc
 import pytest
 
 from gatepost.keys.v1 import keys_pb2 as pb
+from services.keys.key import KeyType
+from services.keys.private_key import generate
 from tests.support.keys_domain import KeysDomain, refusal
 from tests.support.keys_process import KeysProcess
 from tests.support.kubernetes_api import KubernetesApi
@@ -157,3 +159,35 @@ def test_what_the_role_lacks_is_told(here: KeysDomain, api: KubernetesApi) -> No
     code, _, text = refusal(here.create)
     assert code is grpc.StatusCode.UNAVAILABLE
     assert 'cannot create resource "secrets"' in text
+
+
+def test_a_key_in_a_secret_of_others_is_imported(here: KeysDomain, api: KubernetesApi) -> None:
+    private = generate(KeyType.RSA, bits=1024)
+    data = {"dkim.key": base64.b64encode(private.pem()).decode()}
+    api.edit("old-server", lambda secret: secret.update(data=data))
+    key = here.call("ImportKey", selector="old", secret_name="old-server").key
+    assert key.dns_record.value == f"v=DKIM1; k=rsa; p={private.public}"
+    assert api.secrets()["old-server"]["data"] == data
+    here.activate(key, override=True)
+    assert here.signers == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"secret_name": "missing"}, "no such Secret"),
+        ({"secret_name": "../pods/x"}, "cannot be the name"),
+        ({"secret_name": "two"}, "has 2 fields"),
+        ({"secret_name": "two", "secret_field": "c"}, "no such field"),
+        ({"secret_name": "two", "secret_field": "a"}, "not a private key"),
+        ({"secret_name": "two", "private_key_pem": b"x"}, "either"),
+        ({}, "either"),
+    ],
+)
+def test_what_is_no_key_is_not_imported(
+    here: KeysDomain, api: KubernetesApi, fields: dict[str, Any], why: str
+) -> None:
+    api.edit("two", lambda secret: secret.update(data={"a": "AAAA", "b": "AAAA"}))
+    code, reason, text = refusal(lambda: here.call("ImportKey", selector="old", **fields))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PRIVATE_KEY")
+    assert why in text

@@ -45,6 +45,9 @@ class _Store:
 
     async def close(self) -> None: ...
 
+    async def foreign_pem(self, name: str, field: str) -> bytes:
+        raise NotImplementedError
+
     async def follow(self, listener: Listener) -> None:
         self.tell(listener)
 

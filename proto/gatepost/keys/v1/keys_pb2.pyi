@@ -281,12 +281,20 @@ class ImportKeyRequest(_message.Message):
     SELECTOR_FIELD_NUMBER: _builtins.int
     PRIVATE_KEY_PEM_FIELD_NUMBER: _builtins.int
     EXPIRY_FIELD_NUMBER: _builtins.int
+    SECRET_NAME_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_FIELD_NUMBER: _builtins.int
     domain: _builtins.str
     """The signing domain."""
     selector: _builtins.str
     """The selector."""
     private_key_pem: _builtins.bytes
-    """The private key in PEM form (PKCS #8 or PKCS #1), not encrypted."""
+    """The private key in PEM form (PKCS #8 or PKCS #1), not encrypted. Empty when secret_name is set."""
+    secret_name: _builtins.str
+    """A Secret in the namespace of the keys that holds the private key in PEM form, instead of private_key_pem. It stays
+    as it is. Only where keys are kept in Kubernetes.
+    """
+    secret_field: _builtins.str
+    """Which entry of that Secret's data; empty if it has only one."""
     @_builtins.property
     def expiry(self) -> _duration_pb2.Duration:
         """How long until the key should be replaced; 0 or not set for never."""
@@ -298,10 +306,12 @@ class ImportKeyRequest(_message.Message):
         selector: _builtins.str = ...,
         private_key_pem: _builtins.bytes = ...,
         expiry: _duration_pb2.Duration | None = ...,
+        secret_name: _builtins.str = ...,
+        secret_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expiry", b"expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "expiry", b"expiry", "private_key_pem", b"private_key_pem", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "expiry", b"expiry", "private_key_pem", b"private_key_pem", "secret_field", b"secret_field", "secret_name", b"secret_name", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

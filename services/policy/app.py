@@ -10,6 +10,7 @@ from services.common.rpc.auth import CHANGE, SERVE, VIEW, check_unless_dry_run, 
 from services.common.wiring import open_resolver, open_rpc_server, open_store, process
 from services.policy.callout.callouts import Callouts
 from services.policy.callout.memory import CalloutMemory
+from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory
 from services.policy.directory_service import DirectoryService
 from services.policy.dry_resolver import DryResolver
@@ -57,8 +58,10 @@ async def _start(context: Context, source: ConfigSource) -> None:
     passwords = Passwords()
     events = Events(store)
     callouts = Callouts(CalloutMemory(store))
-    parts = Parts(rules, resolver, DryResolver(resolver, for_dry_runs), directory, events, callouts)
-
+    declared = Declared(source, directory, passwords)
+    parts = Parts(
+        rules, resolver, DryResolver(resolver, for_dry_runs), directory, events, callouts, declared
+    )
     server = open_rpc_server(context, config)
     server.add(
         policy_pb2_grpc.add_PolicyServiceServicer_to_server,
@@ -75,6 +78,7 @@ async def _start(context: Context, source: ConfigSource) -> None:
     for number in range(PUBLISHERS):
         context.spawn(f"events-{number}", events.publish())
     context.spawn("config", source.follow())
+    context.spawn("declared accounts", declared.follow())
 
     async def close_passwords() -> None:
         passwords.close()

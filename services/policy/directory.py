@@ -87,6 +87,11 @@ class AccountDirectory:
         self._clock = clock
         self._seen: OrderedDict[str, float] = OrderedDict()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the store can be asked."""
+        return self._store.connected
+
     # --- what a recipient needs -----------------------------------------------------------------
 
     async def has_account(self, address: Mailbox) -> bool:
@@ -161,6 +166,19 @@ class AccountDirectory:
         event(_log, INFO, "password changed", account=record.address)
         return record
 
+    async def declare(self, address: Mailbox, password_hash: str, stored: Stored) -> None:
+        """Make an account what is declared. Raises `Conflict`, `StoreError`."""
+        record = replace(
+            stored.record,
+            origin=Origin.DECLARED,
+            password_hash=password_hash,
+            updated=self._now(),
+        )
+        bucket = await self._open()
+        async with in_time():
+            await bucket.update(account_key(address), record.encode(), revision=stored.revision)
+        event(_log, INFO, "account changed as declared", account=record.address)
+
     async def delete(self, address: Mailbox) -> None:
         """Remove an account. Raises `NoSuchAccount`, `Conflict`, `StoreError`."""
         stored = await self.get(address)
@@ -183,12 +201,16 @@ class AccountDirectory:
 
     async def get_all(self, addresses: Sequence[Mailbox]) -> list[AccountRecord]:
         """The accounts of these addresses, without those that are gone. Raises `StoreError`."""
-        records: list[AccountRecord] = []
+        return [record for record, _ in await self.get_pairs(addresses)]
+
+    async def get_pairs(self, addresses: Sequence[Mailbox]) -> list[tuple[AccountRecord, Mailbox]]:
+        """As `get_all`, each with its address."""
+        pairs: list[tuple[AccountRecord, Mailbox]] = []
         for start in range(0, len(addresses), _READS_AT_ONCE):
             part = addresses[start : start + _READS_AT_ONCE]
-            found = await asyncio.gather(*map(self.get, part))
-            records += [stored.record for stored in found if stored is not None]
-        return records
+            found = zip(await asyncio.gather(*map(self.get, part)), part, strict=True)
+            pairs += [(stored.record, address) for stored, address in found if stored is not None]
+        return pairs
 
     # --- below ----------------------------------------------------------------------------------
 

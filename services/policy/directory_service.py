@@ -101,6 +101,7 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
         """Replace a password."""
         address = _address(request.address)
         async with _failures():
+            await self._check_undeclared(address)
             hashed = await self._passwords.hash(request.password)
             record = await self._directory.set_password(address, hashed)
         return pb.SetPasswordResponse(account=_message(record))
@@ -137,6 +138,7 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
         """Remove an account."""
         address = _address(request.address)
         async with _failures():
+            await self._check_undeclared(address)
             await self._directory.delete(address)
         return pb.DeleteAccountResponse()
 
@@ -148,6 +150,13 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
         except AddressError:
             return None
         return await self._directory.get(address)
+
+    async def _check_undeclared(self, address: Mailbox) -> None:
+        """What a file declares is changed in the file."""
+        stored = await self._directory.get(address)
+        if stored is not None and stored.record.origin is Origin.DECLARED:
+            text = f"{address} is declared in recipients.accounts_file; change it there"
+            raise failed_precondition(text, reason="ACCOUNT_DECLARED")
 
     def _local_address(self, text: str) -> Mailbox:
         address = _address(text)

@@ -29,6 +29,7 @@ from services.policy.callout.callouts import Callouts
 from services.policy.checks import spf_mismatch
 from services.policy.checks.check import Finding, Means, Standing
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
+from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory, LimitReached
 from services.policy.events import Events
 from services.policy.header_fields import header_fields
@@ -75,6 +76,7 @@ class Parts:
     directory: AccountDirectory
     events: Events
     callouts: Callouts
+    declared: Declared
 
 
 class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
@@ -82,7 +84,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._routing = Routing.of(parts.rules.current.config)
+        self._routing = Routing.of(parts.rules.current.config, parts.declared.aliases)
+        self._aliases = parts.declared.aliases
 
     async def CheckEnvelope(
         self, request: pb.CheckEnvelopeRequest, context: _Context
@@ -268,8 +271,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         return verdict, way
 
     async def _route(self, recipient: str, rules: Rules, envelope: Envelope) -> Route:
-        if self._routing.config is not rules.config:
-            self._routing = Routing.of(rules.config)
+        aliases = self._parts.declared.aliases
+        if self._routing.config is not rules.config or self._aliases is not aliases:
+            self._routing, self._aliases = Routing.of(rules.config, aliases), aliases
         authenticated = bool(envelope.session.authenticated_account)
         try:
             return await route(

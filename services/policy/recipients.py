@@ -13,7 +13,7 @@ or nowhere is no reason for a loop or a loss. While the directory cannot be aske
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,13 +77,13 @@ class Routing:
     aliases: dict[str, tuple[Mailbox, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Config) -> Routing:
-        """Prepare a configuration."""
+    def of(cls, config: Config, declared: Mapping[str, tuple[str, ...]] | None = None) -> Routing:
+        """Prepare a configuration and the aliases of an accounts file, which come second."""
         aliases = {
             parse_mailbox(name, smtputf8=True).key: tuple(
                 parse_mailbox(target, smtputf8=True) for target in targets
             )
-            for name, targets in config.recipients.aliases.items()
+            for name, targets in {**(declared or {}), **config.recipients.aliases}.items()
         }
         return cls(config, aliases)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from services.common.config.types import Domain, Section
+from services.common.config.types import Domain, FilePath, Section
 from services.common.mail.address import parse_mailbox
 
 
@@ -92,5 +92,9 @@ class Recipients(Section):
     """Other rules for some local domains."""
     aliases: dict[Address, AliasTargets] = {}
     """Addresses in local domains that stand for one or several others, here or elsewhere."""
+    accounts_file: FilePath | None = None
+    """A file, usually a Secret, that declares accounts (`accounts`: a list of `address` with
+    `password_hash` or `password`) and further `aliases`. The directory follows it: accounts that
+    are taken out of it are removed, their mailboxes stay."""
     subaddress_separator: Annotated[str, Field(pattern=r"^[+\-=_#]?$")] = "+"
     """`user+anything` goes to `user`. Blank: no sub-addresses."""

@@ -7,7 +7,8 @@
     4  there is no such thing
     5  no permission: a token is missing or has too small a role
 
-`gatepost check` answers with 0, 10, 11 or 12 for accept, spam, defer and refuse.
+`gatepost check` answers with 0, 10, 11 or 12 for accept, spam, defer and refuse; `gatepost dns
+--check` with 10 when a record is missing.
 """
 
 from __future__ import annotations

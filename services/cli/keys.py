@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from google.protobuf.duration_pb2 import Duration
 
 from gatepost.keys.v1 import keys_pb2 as pb
 from gatepost.keys.v1.keys_pb2_grpc import KeyServiceStub
@@ -31,6 +33,9 @@ app = typer.Typer(
 
 DomainArgument = Annotated[str, typer.Argument(help="The signing domain.")]
 SelectorArgument = Annotated[str, typer.Argument(help="The key's selector.")]
+ExpiryOption = Annotated[
+    str, typer.Option("--expiry", help="When to replace it, 365d say; 0 for never.")
+]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", help="Write the record in zone-file form to this file, too."),
@@ -57,9 +62,7 @@ def create(
     bits: Annotated[
         int, typer.Option("--bits", help="RSA: 1024 to 4096; more is slower. 0 means 2048.")
     ] = 0,
-    expiry: Annotated[
-        str, typer.Option("--expiry", help="When to replace it, 365d say; 0 for never.")
-    ] = "0",
+    expiry: ExpiryOption = "0",
     output: OutputOption = None,
     as_json: JsonOption = False,
     server: ServerOption = "",
@@ -68,12 +71,43 @@ def create(
 ) -> None:
     """Make a key and print the DNS record to publish."""
     request = pb.CreateKeyRequest(domain=domain, selector=selector, key_type=key_type, bits=bits)
-    try:
-        request.expiry.FromTimedelta(parse_duration(expiry))
-    except ValueError as error:
-        raise CliError(f"--expiry: {error}", Exit.USAGE) from error
+    _set_expiry(request.expiry, expiry)
     with connect("keys", server=server, data=data, token_file=token_file) as connection:
         key = connection.call(_stub(connection).CreateKey, request).key
+    _tell(key, as_json, output)
+
+
+@app.command("import")
+def import_key(
+    domain: DomainArgument,
+    selector: SelectorArgument,
+    pem: Annotated[
+        str, typer.Argument(help="A file with the private key in PEM form; - for standard input.")
+    ] = "",
+    secret: Annotated[
+        str, typer.Option("--secret", help="Instead: a Secret in the namespace of the keys.")
+    ] = "",
+    field: Annotated[
+        str, typer.Option("--field", help="Which entry of the Secret; blank for its only one.")
+    ] = "",
+    expiry: ExpiryOption = "0",
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    server: ServerOption = "",
+    data: DataOption = DEFAULT_DATA,
+    token_file: TokenOption = None,
+) -> None:
+    """Take over a key that was made elsewhere. What it was read from stays as it is."""
+    if bool(pem) == bool(secret):
+        raise CliError("name a PEM file or a --secret, and not both", Exit.USAGE)
+    request = pb.ImportKeyRequest(
+        domain=domain, selector=selector, secret_name=secret, secret_field=field
+    )
+    _set_expiry(request.expiry, expiry)
+    if pem:
+        request.private_key_pem = _read_pem(pem)
+    with connect("keys", server=server, data=data, token_file=token_file) as connection:
+        key = connection.call(_stub(connection).ImportKey, request).key
     _tell(key, as_json, output)
 
 
@@ -137,6 +171,8 @@ def show(
     _tell(key, as_json, output)
     for answer in publication.servers:
         typer.echo(printable(f"{answer.server}: {answer.answer}"))
+    if publication.problem:
+        typer.echo(printable(publication.problem))
     typer.echo("published everywhere" if publication.published else "not published everywhere yet")
 
 
@@ -163,16 +199,55 @@ def activate(
 def retire(
     domain: DomainArgument,
     selector: SelectorArgument,
+    leave_unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--leave-unsigned", help="Even if no other key signs: mail is unsigned from then on."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     server: ServerOption = "",
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
 ) -> None:
     """End a key's signing. Its record must stay until the key is retired."""
-    request = pb.RetireKeyRequest(domain=domain, selector=selector)
+    request = pb.RetireKeyRequest(domain=domain, selector=selector, leave_unsigned=leave_unsigned)
     with connect("keys", server=server, data=data, token_file=token_file) as connection:
         key = connection.call(_stub(connection).RetireKey, request).key
     _changed(key, as_json)
+
+
+@app.command()
+def delete(
+    domain: DomainArgument,
+    selector: SelectorArgument,
+    as_json: JsonOption = False,
+    server: ServerOption = "",
+    data: DataOption = DEFAULT_DATA,
+    token_file: TokenOption = None,
+) -> None:
+    """Destroy a pending or retired key for good. Its selector cannot be used again."""
+    request = pb.DeleteKeyRequest(domain=domain, selector=selector)
+    with connect("keys", server=server, data=data, token_file=token_file) as connection:
+        answer = connection.call(_stub(connection).DeleteKey, request)
+    if as_json:
+        print_json(plain(answer))
+    else:
+        typer.echo(printable(f"{selector} of {domain} is deleted"))
+
+
+def _set_expiry(field: Duration, text: str) -> None:
+    try:
+        field.FromTimedelta(parse_duration(text))
+    except ValueError as error:
+        raise CliError(f"--expiry: {error}", Exit.USAGE) from error
+
+
+def _read_pem(path: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise CliError(f"{path}: cannot be read: {error.strerror}", Exit.USAGE) from error
 
 
 def _stub(connection: Connection) -> KeyServiceStub:

@@ -53,6 +53,12 @@ def _keys() -> typer.Typer:
     return app
 
 
+def _dns() -> typer.Typer:
+    from services.cli.dns import app
+
+    return app
+
+
 def _topology() -> typer.Typer:
     from services.cli.topology import app
 
@@ -72,6 +78,7 @@ _COMMANDS: Final[dict[str, Callable[[], typer.Typer]]] = {
     "check": _check,
     "queue": _queue,
     "accounts": _accounts,
+    "dns": _dns,
     "topology": _topology,
     "config": _config,
 }

@@ -1,0 +1,163 @@
+"""`gatepost keys` and `gatepost dns`, as people and scripts use them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.common.rpc.auth import Role
+from services.common.rpc.tokens import token_file
+from services.keys.key import KeyType
+from services.keys.private_key import generate
+from tests.support.dns_server import DnsServer
+from tests.support.keys_domain import KeysDomain
+from tests.support.keys_process import KeysProcess
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def dns_server() -> Iterator[DnsServer]:
+    with DnsServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def process(
+    tmp_path_factory: pytest.TempPathFactory, dns_server: DnsServer
+) -> Iterator[KeysProcess]:
+    servers = [dns_server.address]
+    config = {"keys": {"publication_servers": servers}, "dns": {"servers": servers}}
+    process = KeysProcess(tmp_path_factory.mktemp("keys"), config)
+    process.start()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def domain(process: KeysProcess, dns_server: DnsServer) -> KeysDomain:
+    return KeysDomain(process, [dns_server])
+
+
+@pytest.fixture
+def gatepost(process: KeysProcess) -> Run:
+    def run(
+        *arguments: str, stdin: str = "", role: Role = Role.OPERATOR
+    ) -> subprocess.CompletedProcess[str]:
+        place = ["--server", f"127.0.0.1:{process.rpc_port}"]
+        token = ["--token-file", str(token_file(process.tokens, role))]
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli.main", *arguments, *place, *token],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_life_of_a_key(gatepost: Run, domain: KeysDomain, tmp_path: Path) -> None:
+    zone = tmp_path / "zone"
+    made = gatepost("keys", "create", domain.name, "--expiry", "365d", "--output", str(zone))
+    assert made.returncode == 0, made.stderr
+    [key] = domain.all_keys()
+    assert key.dns_record.name in made.stdout
+    assert key.dns_record.value in made.stdout
+    assert zone.read_text() == key.dns_record.zone_file + "\n"
+    assert key.expire_time.seconds - key.create_time.seconds == 365 * 86400
+    early = gatepost("keys", "activate", domain.name, key.selector)
+    assert early.returncode == 1
+    assert "not visible everywhere" in early.stderr
+    domain.publish(key)
+    shown = gatepost("keys", "show", domain.name, key.selector)
+    assert "published everywhere" in shown.stdout
+    assert gatepost("keys", "activate", domain.name, key.selector).returncode == 0
+    listed = json.loads(gatepost("keys", "list", "--domain", domain.name, "--json").stdout)
+    assert [each["state"] for each in listed] == ["KEY_STATE_ACTIVE"]
+    last = gatepost("keys", "retire", domain.name, key.selector)
+    assert last.returncode == 1
+    assert "no other key signs" in last.stderr
+    forced = gatepost("keys", "retire", domain.name, key.selector, "--leave-unsigned")
+    assert "is retiring" in forced.stdout
+    assert gatepost("keys", "delete", domain.name, key.selector).returncode == 1
+
+
+def test_a_key_that_was_never_used_is_deleted(gatepost: Run, domain: KeysDomain) -> None:
+    domain.create(selector="s1")
+    assert gatepost("keys", "delete", domain.name, "s1").returncode == 0
+    assert gatepost("keys", "show", domain.name, "s1").returncode == 4
+    assert gatepost("keys", "delete", domain.name, "s1").returncode == 4
+
+
+@pytest.mark.parametrize("how", ["file", "standard input"])
+def test_a_key_made_elsewhere(gatepost: Run, domain: KeysDomain, tmp_path: Path, how: str) -> None:
+    private = generate(KeyType.RSA, bits=1024)
+    file = tmp_path / "key.pem"
+    file.write_bytes(private.pem())
+    place = str(file) if how == "file" else "-"
+    stdin = private.pem().decode()
+    imported = gatepost("keys", "import", domain.name, "old", place, stdin=stdin)
+    assert imported.returncode == 0, imported.stderr
+    assert f"p={private.public}" in imported.stdout
+    assert "PRIVATE" not in imported.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["import", "DOMAIN", "s"], 2, "a PEM file or a --secret"),
+        (["import", "DOMAIN", "s", "missing.pem"], 2, "missing.pem: cannot be read"),
+        (["import", "DOMAIN", "s", "--secret", "x"], 2, "kept in files"),
+        (["create", "DOMAIN", "--expiry", "soon"], 2, "--expiry"),
+        (["create", "DOMAIN", "--bits", "512"], 2, "1024 to 4096"),
+        (["create", "no domain"], 2, "domain"),
+        (["show", "DOMAIN", "nothing"], 4, "no key"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_code(
+    gatepost: Run, domain: KeysDomain, arguments: list[str], code: int, why: str
+) -> None:
+    done = gatepost("keys", *(domain.name if a == "DOMAIN" else a for a in arguments))
+    assert done.returncode == code
+    assert why in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_viewer_cannot_change_anything(gatepost: Run, domain: KeysDomain) -> None:
+    assert gatepost("keys", "list", role=Role.VIEWER).returncode == 0
+    assert gatepost("keys", "create", domain.name, role=Role.VIEWER).returncode == 5
+    assert domain.all_keys() == []
+
+
+def test_the_records_of_a_domain(
+    gatepost: Run, domain: KeysDomain, dns_server: DnsServer, tmp_path: Path
+) -> None:
+    key = domain.create()
+    name = f"_dmarc.{domain.name}"
+    dns_server.records[name, "TXT"] = ["v=DMARC1; p=reject"]
+    zone = tmp_path / "zone"
+    done = gatepost("dns", domain.name, "--output", str(zone), "--check")
+    assert done.returncode == 10
+    assert f"missing  TXT  {key.dns_record.name}" in done.stdout
+    assert key.dns_record.zone_file in done.stdout
+    assert f"ok       TXT  {name}" in done.stdout
+    assert "1 of 3 records are there" in done.stdout
+    assert key.dns_record.zone_file in zone.read_text()
+    assert "DMARC" not in zone.read_text()
+    answer = json.loads(gatepost("dns", domain.name, "--json").stdout)
+    for each in answer["records"]:
+        if not each["satisfied"]:
+            record = each["record"]
+            dns_server.records[record["name"], record["type"]] = [record["value"]]
+    domain.process.stop()
+    domain.process.start()  # its cache, too
+    done = gatepost("dns", domain.name, "--check")
+    assert done.returncode == 0
+    assert "all 3 records are there" in done.stdout

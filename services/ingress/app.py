@@ -12,6 +12,7 @@ from services.ingress.cleaner import Cleaner
 from services.ingress.dialogue import Edge
 from services.ingress.gate import Gate
 from services.ingress.listeners import Listeners
+from services.ingress.login_guard import LoginGuard
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
 from services.ingress.storage_watch import StorageWatch
@@ -34,7 +35,9 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
     policy = Policy(open_channel(context, config, config.services.policy))
     tls = _server_tls(config.smtp)
     watch = StorageWatch(store, lambda: source.current.smtp.limits)
-    edge = Edge(source, policy, MailStore(store, cleaner, is_full=lambda: watch.is_full))
+    mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
+    guard = LoginGuard(store, lambda: source.current.smtp.limits)
+    edge = Edge(source, policy, mail_store, guard)
     listeners = Listeners(edge, Gate(), tls)
     context.on_stop(Stage.DRAIN, "sessions", lambda: listeners.drain(grace_s=context.process.grace))
     context.on_stop(Stage.DRAIN, "cleaner", cleaner.finish)
@@ -43,7 +46,7 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
     context.spawn("storage", watch.run())
     if tls is not None:
         context.spawn("certificates", tls.watch())
-    await listeners.start()
+    await listeners.start(context.spawn)
     return listeners
 
 

@@ -39,6 +39,7 @@ from services.ingress.envelope_commands import add_recipient, begin
 from services.ingress.extensions import ehlo_lines, ehlo_reply
 from services.ingress.intake import Intake, IntakeLimits
 from services.ingress.login import Login
+from services.ingress.login_guard import LoginGuard
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
 from services.ingress.replies import (
@@ -77,10 +78,13 @@ _OUTCOMES: Final = {2: "accepted", 4: "deferred", 5: "refused"}
 class Edge:
     """What all sessions of the process share."""
 
-    def __init__(self, source: ConfigSource, policy: Policy, store: MailStore) -> None:
+    def __init__(
+        self, source: ConfigSource, policy: Policy, store: MailStore, guard: LoginGuard
+    ) -> None:
         self._source = source
         self.policy = policy
         self.store = store
+        self.guard = guard
         self.capacity = Capacity(lambda: source.current.smtp.limits)
 
     @property
@@ -97,7 +101,7 @@ class Dialogue:
         self.transaction: Transaction | None = None
         self._edge = edge
         self._starttls = starttls
-        self._login = Login(session, edge.policy)
+        self._login = Login(session, edge.policy, edge.guard)
 
     @property
     def config(self) -> Config:

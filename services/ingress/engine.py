@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from ipaddress import ip_address
 from typing import Final, cast
 
 from aiosmtpd.smtp import SMTP
@@ -38,6 +37,7 @@ from services.ingress.command_loop import CommandLoop
 from services.ingress.dialogue import Dialogue, Edge
 from services.ingress.gate import Address, Gate
 from services.ingress.input import BUFFER_OCTETS, EndOfInput, Input
+from services.ingress.proxy_header import Proxied, canonical_address
 from services.ingress.replies import wire
 from services.ingress.sasl import MAX_RESPONSE_OCTETS
 from services.ingress.transaction import Session
@@ -72,6 +72,7 @@ class Engine(SMTP):
         *,
         tls: ssl.SSLContext | None,
         loop: asyncio.AbstractEventLoop,
+        proxied: Proxied | None = None,
     ) -> None:
         # SMTP.__init__ is left out: it looks through the handler's attributes, 140 µs for each
         # connection, for hooks that we have not. What the inherited methods read is set here.
@@ -89,6 +90,7 @@ class Engine(SMTP):
         self._gate = gate
         self._listener = listener
         self._tls = tls
+        self._proxied = proxied
         self._channel: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._waiting_since: float | None = None
@@ -99,18 +101,14 @@ class Engine(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected, and the handshake is done if the listener has implicit TLS."""
-        peer = transport.get_extra_info("peername")
-        if peer is None:
+        client = self._proxied or _peer_of(transport)
+        if client is None:
             # Gone before it was looked at.
             transport.close()
             return
-        address = ip_address(str(peer[0]).partition("%")[0])
-        # A dual-stack socket shows IPv4 clients as mapped addresses; SPF and limits want the real
-        # one.
-        address = getattr(address, "ipv4_mapped", None) or address
         # uvloop's transports are no subclasses of asyncio's.
         self._channel = cast(asyncio.Transport, transport)
-        self._client = Session(self._listener, address, int(peer[1]), tls=_tls_of(transport))
+        self._client = Session(self._listener, client.address, client.port, tls=_tls_of(transport))
         self._dialogue = Dialogue(self._edge, self._client, starttls=self.offers_tls)
         super().connection_made(transport)
 
@@ -316,6 +314,12 @@ class Engine(SMTP):
                     await self._input.block()
         except TimeoutError:
             pass
+
+
+def _peer_of(transport: asyncio.BaseTransport) -> Proxied | None:
+    """Who is connected; None if the connection is gone already."""
+    peer = transport.get_extra_info("peername")
+    return Proxied(canonical_address(str(peer[0])), int(peer[1])) if peer else None
 
 
 def _tls_of(transport: asyncio.BaseTransport) -> TlsSession | None:

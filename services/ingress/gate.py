@@ -7,7 +7,9 @@ open → `drain` (everyone is told to go, new ones are refused) → empty.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter as Tally
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Protocol
 
@@ -15,6 +17,7 @@ from prometheus_client import Counter, Gauge
 
 from services.common.config.smtp import Limits
 from services.common.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS, Reply
+from services.ingress.rates import Rates
 
 CONNECTIONS = Gauge(
     "gatepost_ingress_connections", "Sessions that are open, by listener.", ["listener"]
@@ -27,6 +30,7 @@ SESSIONS = Counter(
 )
 
 Address = IPv4Address | IPv6Address
+Source = IPv4Address | IPv6Network
 
 
 class Visitor(Protocol):
@@ -50,36 +54,43 @@ class Visitor(Protocol):
 class Gate:
     """The sessions of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._rates = Rates()
         self.is_draining = False
         self._visitors: set[Visitor] = set()
-        self._per_source: Tally[Address | IPv6Network] = Tally()
+        self._per_source: Tally[Source] = Tally()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def enter(self, visitor: Visitor, limits: Limits) -> Reply | None:
-        """Let a session in; a reply instead if there is no room for it. Every one that enters
-        leaves.
-        """
-        source = _source(visitor.address)
-        refusal = None
-        if self.is_draining:
-            refusal = SHUTTING_DOWN
-        elif (
-            len(self._visitors) >= limits.connections
-            or self._per_source[source] >= limits.connections_per_address
-        ):
-            refusal = TOO_MANY_CONNECTIONS
+        """Let a session in; a reply if there is no room for it. Every one that enters leaves."""
+        source = source_of(visitor.address)
+        refusal = self._refusal(visitor.address, source, limits)
         self._visitors.add(visitor)
         self._per_source[source] += 1
         self._empty.clear()
         CONNECTIONS.labels(visitor.listener_name).inc()
         return refusal
 
+    def _refusal(self, address: Address, source: Source, limits: Limits) -> Reply | None:
+        if self.is_draining:
+            return SHUTTING_DOWN
+        if len(self._visitors) >= limits.connections:
+            return TOO_MANY_CONNECTIONS
+        if is_exempt(address, limits):
+            return None
+        rate = limits.connections_per_minute
+        if self._per_source[source] >= limits.connections_per_address or (
+            rate and not self._rates.allows(source, per_minute=rate, now=self._clock())
+        ):
+            return TOO_MANY_CONNECTIONS
+        return None
+
     def leave(self, visitor: Visitor, end: str) -> None:
         """A session is over."""
         self._visitors.discard(visitor)
-        source = _source(visitor.address)
+        source = source_of(visitor.address)
         self._per_source[source] -= 1
         if not self._per_source[source]:
             del self._per_source[source]
@@ -101,7 +112,13 @@ class Gate:
                 visitor.abort()
 
 
-def _source(address: Address) -> Address | IPv6Network:
+def source_of(address: Address) -> Source:
+    """Who an address counts as."""
     if isinstance(address, IPv6Address):
         return IPv6Network((int(address) >> 64 << 64, 64))
     return address
+
+
+def is_exempt(address: Address, limits: Limits) -> bool:
+    """Whether limits per address do not apply."""
+    return any(address in network for network in limits.exempt_networks)

@@ -7,9 +7,12 @@ the ports, lets the sessions finish what they have in hand, and returns when all
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import ssl
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from services.common.config.smtp import Listener, TlsMode
 from services.common.log import INFO, WARNING, event
@@ -18,6 +21,8 @@ from services.common.tls import ServerTls
 from services.ingress.dialogue import Edge
 from services.ingress.engine import HANDSHAKE_S, Engine
 from services.ingress.gate import Gate
+from services.ingress.proxy_header import Proxied
+from services.ingress.proxy_listener import ProxyListener
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +33,9 @@ ABORT_MARGIN_S: Final = 1.0
 """Left of the grace period for ending the sessions that would not."""
 
 
+Spawn = Callable[[str, Coroutine[Any, Any, None]], object]
+
+
 class Listeners:
     """All listeners of the process."""
 
@@ -35,14 +43,30 @@ class Listeners:
         self._edge = edge
         self._gate = gate
         self._tls = tls
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | ProxyListener] = []
         self.ports: dict[str, int] = {}
         """The port of each listener, by its name."""
 
-    async def start(self) -> None:
-        """Bind all of them. Raises `StartError`."""
+    async def start(self, spawn: Spawn) -> None:
+        """Bind all of them; `spawn` runs their long-lived tasks. Raises `StartError`."""
         for index, listener in enumerate(self._edge.config.smtp.listeners):
-            await self._bind(listener, f"smtp.listeners.{index}.port")
+            setting = f"smtp.listeners.{index}.port"
+            try:
+                port = await self._bind(listener, setting, spawn)
+            except OSError as error:
+                host = listener.address or "*"
+                raise bind_error(setting, host=host, port=listener.port, error=error) from error
+            self.ports[listener.name] = port
+            event(
+                _log,
+                INFO,
+                "listening",
+                listener=listener.name,
+                address=listener.address or "*",
+                port=port,
+                role=listener.role,
+                tls=listener.tls,
+            )
 
     async def drain(self, *, grace_s: float) -> None:
         """Accept no more, let everybody finish, within the grace period."""
@@ -50,36 +74,45 @@ class Listeners:
             server.close()
         await self._gate.drain(patience_s=max(0.0, grace_s - ABORT_MARGIN_S))
 
-    async def _bind(self, listener: Listener, setting: str) -> None:
+    async def _bind(self, listener: Listener, setting: str, spawn: Spawn) -> int:
         implicit = self._implicit(listener, setting)
         starttls = self._starttls(listener)
         loop = asyncio.get_running_loop()
-        try:
+
+        def session(proxied: Proxied | None = None) -> Engine:
+            return Engine(
+                self._edge, self._gate, listener, tls=starttls, loop=loop, proxied=proxied
+            )
+
+        handshake = HANDSHAKE_S if implicit else None
+        if not listener.proxy_protocol.trusted:
             server = await loop.create_server(
-                lambda: Engine(self._edge, self._gate, listener, tls=starttls, loop=loop),
+                session,
                 listener.address or None,
                 listener.port,
                 ssl=implicit,
-                ssl_handshake_timeout=HANDSHAKE_S if implicit else None,
+                ssl_handshake_timeout=handshake,
                 backlog=BACKLOG,
             )
-        except OSError as error:
-            raise bind_error(
-                setting, host=listener.address or "*", port=listener.port, error=error
-            ) from error
-        self._servers.append(server)
-        port = server.sockets[0].getsockname()[1]
-        self.ports[listener.name] = port
-        event(
-            _log,
-            INFO,
-            "listening",
-            listener=listener.name,
-            address=listener.address or "*",
-            port=port,
-            role=listener.role,
-            tls=listener.tls,
-        )
+            self._servers.append(server)
+            port: int = server.sockets[0].getsockname()[1]
+            return port
+
+        async def serve(connection: socket.socket, client: Proxied | None) -> None:
+            # A failed handshake is the client's business, and closes the connection.
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(
+                    lambda: session(client),
+                    connection,
+                    ssl=implicit,
+                    ssl_handshake_timeout=handshake,
+                )
+
+        proxy = ProxyListener(listener, serve)
+        self._servers.append(proxy)
+        bound = await proxy.bind(backlog=BACKLOG)
+        spawn(f"listener-{listener.name}", proxy.accept())
+        return bound
 
     def _implicit(self, listener: Listener, setting: str) -> ssl.SSLContext | None:
         if listener.tls is not TlsMode.IMPLICIT:

@@ -17,9 +17,11 @@ from services.common.log import INFO, event
 from services.common.mail.address import AddressError, parse_mailbox
 from services.common.mail.reply import BAD_ARGUMENTS, Reply
 from services.ingress.extensions import offers_auth
+from services.ingress.login_guard import LoginGuard
 from services.ingress.policy import Policy, PolicyAway
 from services.ingress.replies import (
     ALREADY_AUTHENTICATED,
+    AUTH_BANNED,
     AUTH_MECHANISM_UNKNOWN,
     AUTH_NEEDS_TLS,
     AUTH_NOT_OFFERED,
@@ -37,22 +39,20 @@ _log = logging.getLogger(__name__)
 MAX_FAILURES: Final = 3
 """In one session; the next one is answered 421."""
 
-FIRST_DELAY_S: Final = 0.5
-"""Before the first failure's reply; it doubles with each failure."""
-
 LOGINS = Counter(
     "gatepost_ingress_logins_total",
     "AUTH commands, by listener and result.",
-    ["listener", "result"],  # accepted, wrong, unavailable, aborted
+    ["listener", "result"],  # accepted, wrong, unavailable, aborted, banned
 )
 
 
 class Login:
     """The logins of one session."""
 
-    def __init__(self, session: Session, policy: Policy) -> None:
+    def __init__(self, session: Session, policy: Policy, guard: LoginGuard) -> None:
         self._session = session
         self._policy = policy
+        self._guard = guard
         self._failures = 0
 
     async def auth(self, argument: str, ask: Ask) -> Reply:
@@ -61,12 +61,15 @@ class Login:
         obstacle = self._obstacle(words)
         if obstacle is not None:
             return obstacle
+        if await self._guard.is_banned(self._session.address):
+            self._count("banned")
+            return AUTH_BANNED
         initial = words[1].encode() if len(words) == 2 else None
         try:
             credentials = await MECHANISMS[words[0].upper()](initial, ask)
         except SaslError as error:
             if error.reply is AUTH_WRONG:
-                return await self._wrong()
+                return await self._wrong("")
             self._count("aborted")
             return error.reply
         return await self._checked(credentials)
@@ -97,21 +100,23 @@ class Login:
             self._count("unavailable")
             return AUTH_UNAVAILABLE
         if account is None:
-            return await self._wrong()
+            return await self._wrong(credentials.username)
+        await self._guard.succeeded(credentials.username)
         self._session.account = account
         self._failures = 0
         self._count("accepted")
         event(_log, INFO, "logged in", account=str(account), client=str(self._session.address))
         return AUTHENTICATED
 
-    async def _wrong(self) -> Reply:
+    async def _wrong(self, username: str) -> Reply:
         self._failures += 1
         self._count("wrong")
+        delay_s = await self._guard.failed(self._session.address, username)
         # Not the name: people type their password where it belongs.
         event(
             _log, INFO, "login refused", failures=self._failures, client=str(self._session.address)
         )
-        await asyncio.sleep(FIRST_DELAY_S * 2 ** (self._failures - 1))
+        await asyncio.sleep(delay_s)
         return AUTH_WRONG if self._failures < MAX_FAILURES else TOO_MANY_AUTH_FAILURES
 
     def _count(self, result: str) -> None:

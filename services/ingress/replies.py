@@ -22,6 +22,7 @@ AUTH_MALFORMED: Final = Reply(501, "5.5.2", "Response does not fit the mechanism
 AUTH_TOO_LONG: Final = Reply(500, "5.5.6", "Authentication response is too long")
 AUTH_WRONG: Final = Reply(535, "5.7.8", "User name or password is wrong")
 AUTH_UNAVAILABLE: Final = Reply(454, "4.7.0", "Cannot check passwords just now, try again later")
+AUTH_BANNED: Final = Reply(454, "4.7.0", "Too many failed logins, please try again later")
 ALREADY_AUTHENTICATED: Final = Reply(503, "5.5.1", "Already authenticated")
 TOO_MANY_AUTH_FAILURES: Final = Reply(421, "4.7.0", "Too many failed logins, closing connection")
 

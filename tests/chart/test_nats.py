@@ -117,6 +117,7 @@ async def test_events_are_told_kept_and_followed(user: Open) -> None:
 @pytest.mark.parametrize(
     ("name", "bucket"),
     [
+        ("ingress", "logins"),
         ("policy", "accounts"),
         ("policy", "callouts"),
         ("delivery", "suppressions"),

@@ -192,8 +192,9 @@ async def test_passwords_stay_out_of_the_log(
 async def test_guessing_passwords_is_slow_and_short(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
+    nobody = {"smtp": {"limits": {"exempt_networks": []}}}
     async with (
-        running_edge(tmp_path, nats_server) as edge,
+        running_edge(tmp_path, nats_server, nobody) as edge,
         connected(edge.port("submissions"), tls=True) as client,
     ):
         await client.hello()
@@ -257,7 +258,7 @@ async def test_a_drip_is_cut(
 
 
 async def test_too_many_connections(tmp_path: Path, nats_server: NatsServer) -> None:
-    limits = {"smtp": {"limits": {"connections_per_address": 2}}}
+    limits = {"smtp": {"limits": {"connections_per_address": 2, "exempt_networks": []}}}
     async with (
         running_edge(tmp_path, nats_server, limits) as edge,
         connected(edge.port()) as first,

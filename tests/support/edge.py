@@ -37,6 +37,7 @@ from services.ingress.cleaner import Cleaner
 from services.ingress.dialogue import Edge
 from services.ingress.gate import Gate
 from services.ingress.listeners import Listeners
+from services.ingress.login_guard import BUCKET, LoginGuard
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
 from services.ingress.storage_watch import StorageWatch
@@ -101,9 +102,10 @@ class RunningEdge:
         return state.messages
 
     async def clear(self) -> None:
-        """Empty the queue."""
+        """Empty the queue, and forget failed logins."""
         await self.store.purge(QUEUE_STREAM, "queue.>")
         await self.store.purge(CONTENT_STREAM, content_filter("*"))
+        await self.store.purge(f"KV_{BUCKET}", f"$KV.{BUCKET}.>")
 
     async def _content(self, record: QueuedMessage) -> bytes:
         if record.WhichOneof("content") == "inline_content":
@@ -145,9 +147,10 @@ async def running_edge(
         opened = channel(target)
         watch = StorageWatch(store, lambda: source.current.smtp.limits)
         mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
-        edge = Edge(source, Policy(opened), mail_store)
+        guard = LoginGuard(store, lambda: source.current.smtp.limits)
+        edge = Edge(source, Policy(opened), mail_store, guard)
         listeners = Listeners(edge, gate, tls)
-        await listeners.start()
+        await listeners.start(tasks.spawn)
         running = RunningEdge(
             policy,
             store,
@@ -164,8 +167,8 @@ async def running_edge(
         try:
             yield running
         finally:
-            await listeners.drain(grace_s=1.2)
             stopping.set()
+            await listeners.drain(grace_s=1.2)
             await tasks.cancel(seconds=5)
             await opened.close()
             await store.close()

@@ -31,6 +31,7 @@ ingress:
   # What was stored for a mail that was not accepted in the end is removed again.
   - $JS.API.STREAM.PURGE.QUEUE
   - $JS.API.STREAM.PURGE.CONTENT
+  {{- include "gatepost.nats.bucket" "logins" | nindent 2 }}
 policy:
   - events.*.*
   - $JS.API.DIRECT.GET.EVENTS

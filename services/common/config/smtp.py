@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -28,6 +29,13 @@ class TlsMode(StrEnum):
     IMPLICIT = "implicit"
 
 
+class ProxyProtocol(Section):
+    """Load balancers that tell who the client is (PROXY protocol, versions 1 and 2)."""
+
+    trusted: tuple[Network, ...] = ()
+    """From these addresses the header is demanded and believed. Others are ordinary clients."""
+
+
 class Listener(Section):
     """One port that clients connect to."""
 
@@ -41,6 +49,7 @@ class Listener(Section):
     tls: TlsMode = TlsMode.STARTTLS
     require_tls: bool | None = None
     """Overrides `smtp.require_tls` for this listener."""
+    proxy_protocol: ProxyProtocol = ProxyProtocol()
 
 
 class Tls(Section):
@@ -57,13 +66,37 @@ class Tls(Section):
         return self
 
 
+_PRIVATE_NETWORKS = tuple(
+    map(
+        ip_network,
+        (
+            "127.0.0.0/8",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "100.64.0.0/10",
+            "::1/128",
+            "fc00::/7",
+            "fe80::/10",
+        ),
+    )
+)
+"""Loopback, private, link-local and carrier-grade addresses: nobody of the open internet."""
+
+
 class Limits(Section):
     """What one client, and all of them together, may ask of the ingress."""
 
     connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
     """Connections at a time, of one ingress process. Above: 421."""
     connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 50
-    """Connections at a time from one IPv4 address or one IPv6 /64 network. Above: 421."""
+    """Connections at a time from one IPv4 address or IPv6 /64 network. Above: 421."""
+    connections_per_minute: Annotated[int, Field(ge=0)] = 300
+    """New connections from one IPv4 address or IPv6 /64 network. 0: any number. Above: 421."""
+    exempt_networks: tuple[Network, ...] = _PRIVATE_NETWORKS
+    """Limits per address do not apply to these. In a cluster that hides client addresses everybody
+    seems to come from one of them."""
     messages_per_connection: Annotated[int, Field(ge=1)] = 1000
     recipients: Annotated[int, Field(ge=100, le=1000)] = 1000
     """Of one message. Above: 452, and the client sends the others separately."""
@@ -71,6 +104,9 @@ class Limits(Section):
     """Commands in error since the last accepted message; then the connection is closed."""
     recipient_errors: Annotated[int, Field(ge=1)] = 100
     """Refused recipients since the last accepted message; then the connection is closed."""
+    login_failures: Annotated[int, Field(ge=3)] = 10
+    """Failed logins of one address, over all connections; then it may not log in for a while."""
+    login_ban: Duration = timedelta(minutes=15)
     idle_commands: Annotated[int, Field(ge=10)] = 100
     """Commands that move no mail (NOOP, RSET, EHLO and the like) since the last accepted message;
     then the connection is closed."""

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from typing import Any
 
 from services.common.log import CRITICAL, ERROR, event
+
+CANCEL_AGAIN_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -30,16 +33,21 @@ class Tasks:
         return task
 
     async def cancel(self, *, seconds: float) -> bool:
-        """Cancel those that still run and wait for them; false if one would not end in time."""
+        """Cancel those that still run and wait for them; false if one would not end in time.
+
+        Again and again: `asyncio.wait_for` of Python 3.11 loses a cancellation that comes at the
+        moment in which it has its result.
+        """
         running = set(self._running)
+        deadline = time.monotonic() + seconds
+        while running and time.monotonic() < deadline:
+            for task in running:
+                task.cancel()
+            left = max(0.0, deadline - time.monotonic())
+            _, running = await asyncio.wait(running, timeout=min(left, CANCEL_AGAIN_SECONDS))
         for task in running:
-            task.cancel()
-        if not running:
-            return True
-        _, left = await asyncio.wait(running, timeout=seconds)
-        for task in left:
             event(_log, ERROR, "task ignores its cancellation", task=task.get_name())
-        return not left
+        return not running
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         try:

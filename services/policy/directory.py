@@ -32,6 +32,7 @@ from services.policy.account import (
     decode,
     domain_prefix,
 )
+from services.policy.hourly import HourlyCounts
 from services.policy.store_deadline import in_time
 
 BUCKET = "accounts"
@@ -86,6 +87,7 @@ class AccountDirectory:
         self._now = now
         self._clock = clock
         self._seen: OrderedDict[str, float] = OrderedDict()
+        self._counts = HourlyCounts(self._open, now=now)
 
     @property
     def connected(self) -> bool:
@@ -114,20 +116,30 @@ class AccountDirectory:
 
     async def may_create(self, domain: str, *, limit: int) -> bool:
         """Whether `auto_create` would find room now. Raises `StoreError`."""
-        count, _ = await self._count(domain)
-        return count < limit
+        return await self._counts.count(_counter_key(domain)) < limit
 
     async def auto_create(self, address: Mailbox, *, limit: int | None) -> None:
         """Make an account for a recipient; one that exists by now is fine.
 
         `limit` is for the domain and hour, None for none. Raises `LimitReached`, `StoreError`.
         """
-        if limit is not None:
-            await self._take_place(address.domain, limit)
+        key = _counter_key(address.domain)
+        if limit is not None and not await self._counts.take(key, limit=limit):
+            raise LimitReached(address.domain)
         try:
             await self.create(address, "", origin=Origin.AUTO_CREATED)
         except AccountExists:
             self._remember(account_key(address), exists=True)
+
+    async def may_send(self, account: Mailbox, *, limit: int, count: bool) -> bool:
+        """Whether an account may send to one more recipient in this hour; with `count` it then has.
+
+        Raises `StoreError`.
+        """
+        key = f"sent.{account_key(account).removeprefix(domain_prefix(''))}"
+        if count:
+            return await self._counts.take(key, limit=limit)
+        return await self._counts.count(key) < limit
 
     # --- what operators do ----------------------------------------------------------------------
 
@@ -233,37 +245,6 @@ class AccountDirectory:
             self._seen[key] = self._clock()
             while len(self._seen) > MAX_REMEMBERED:
                 self._seen.popitem(last=False)
-
-    async def _count(self, domain: str) -> tuple[int, int]:
-        """How many accounts came to be by themselves in this hour, and the counter's revision."""
-        found = await self._read(_counter_key(domain))
-        if found is None:
-            return 0, 0
-        hour, _, count = found[0].decode("ascii", errors="replace").partition(" ")
-        current = hour == self._hour() and count.isdigit()
-        return (int(count) if current else 0), found[1]
-
-    async def _take_place(self, domain: str, limit: int) -> None:
-        """Count one more; several replicas count in the same place."""
-        bucket = await self._open()
-        for _ in range(limit + 1):
-            count, revision = await self._count(domain)
-            if count >= limit:
-                break
-            value = f"{self._hour()} {count + 1}".encode()
-            try:
-                async with in_time():
-                    if revision:
-                        await bucket.update(_counter_key(domain), value, revision=revision)
-                    else:
-                        await bucket.create(_counter_key(domain), value)
-            except Conflict:
-                continue
-            return
-        raise LimitReached(domain)
-
-    def _hour(self) -> str:
-        return self._now().strftime("%Y-%m-%dT%H")
 
 
 def _counter_key(domain: str) -> str:

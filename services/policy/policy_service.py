@@ -17,8 +17,7 @@ from gatepost.policy.v1 import policy_pb2 as pb
 from gatepost.policy.v1 import policy_pb2_grpc, verdict_pb2
 from gatepost.queue.v1 import event_pb2
 from services.common.dns import Resolver
-from services.common.log import WARNING, event
-from services.common.mail.reply import RECIPIENT_OK, SENDER_OK
+from services.common.mail.reply import SENDER_OK
 from services.common.rpc.errors import not_found, unavailable
 from services.common.store import StoreError
 from services.policy import judge
@@ -27,16 +26,15 @@ from services.policy.answers import recipient_answer, result_message, verdict_me
 from services.policy.authentication import authenticate
 from services.policy.callout.callouts import Callouts
 from services.policy.checks import spf_mismatch
-from services.policy.checks.check import Finding, Means, Standing
+from services.policy.checks.check import Finding, Means
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
 from services.policy.declared import Declared
-from services.policy.directory import AccountDirectory, LimitReached
+from services.policy.directory import AccountDirectory
 from services.policy.events import Events
 from services.policy.header_fields import header_fields
-from services.policy.recipients import DIRECTORY_AWAY, Route, Routing, route
+from services.policy.recipient_desk import RecipientDesk
 from services.policy.replay import BadCandidate, Replay, candidate_rules
 from services.policy.requests import (
-    RECIPIENT,
     bad,
     check_message_id,
     check_recipients,
@@ -46,7 +44,7 @@ from services.policy.requests import (
 )
 from services.policy.rules import Rules, RulesSource
 from services.policy.subject import Envelope, Mail
-from services.policy.verdict import ActionTable, Result, Verdict, decide
+from services.policy.verdict import ActionTable, Verdict, decide
 
 _log = logging.getLogger(__name__)
 
@@ -84,8 +82,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._routing = Routing.of(parts.rules.current.config, parts.declared.aliases)
-        self._aliases = parts.declared.aliases
+        self._desk = RecipientDesk(parts.rules.current, parts.directory, parts.declared)
 
     async def CheckEnvelope(
         self, request: pb.CheckEnvelopeRequest, context: _Context
@@ -111,9 +108,11 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         for recipient, table in zip(request.recipients, tables, strict=True):
             is_general = table is rules.table
             own = results if is_general else findings.results(table)
-            decision, way = await self._judge_recipient(
+            decision, way = await self._desk.judge(
                 recipient, rules, envelope, own, dry_run=request.dry_run
             )
+            if not request.dry_run:
+                judge.count_verdict("recipient", decision)
             own_told = told if is_general else map(result_message, own)
             last = result_message(decision.results[-1])
             answer = recipient_answer(
@@ -248,56 +247,6 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             rules.deny,
         )
 
-    # --- recipients -----------------------------------------------------------------------------
-
-    async def _judge_recipient(
-        self,
-        recipient: str,
-        rules: Rules,
-        envelope: Envelope,
-        results: list[Result],
-        *,
-        dry_run: bool,
-    ) -> tuple[Verdict, Route]:
-        """The verdict, whose last result is the recipient's own, and the way of the mail."""
-        way = await self._route(recipient, rules, envelope)
-        verdict = decide([*results, _recipient_result(way)], accepted=RECIPIENT_OK)
-        taken = verdict.action in (Action.ACCEPT, Action.SPAM)
-        if taken and way.creates is not None and not dry_run:
-            way = await self._created(way, recipient, rules, envelope)
-            verdict = decide([*results, _recipient_result(way)], accepted=RECIPIENT_OK)
-        if not dry_run:
-            judge.count_verdict("recipient", verdict)
-        return verdict, way
-
-    async def _route(self, recipient: str, rules: Rules, envelope: Envelope) -> Route:
-        aliases = self._parts.declared.aliases
-        if self._routing.config is not rules.config or self._aliases is not aliases:
-            self._routing, self._aliases = Routing.of(rules.config, aliases), aliases
-        authenticated = bool(envelope.session.authenticated_account)
-        try:
-            return await route(
-                recipient,
-                routing=self._routing,
-                directory=self._parts.directory,
-                authenticated=authenticated,
-            )
-        except StoreError as error:
-            return _directory_away(error)
-
-    async def _created(self, way: Route, recipient: str, rules: Rules, envelope: Envelope) -> Route:
-        """Make the account that a route needs; another route if there is no room for it now."""
-        if way.creates is None:
-            return way
-        limit = rules.config.recipients.auto_create_limit if way.counted else None
-        try:
-            await self._parts.directory.auto_create(way.creates, limit=limit)
-        except LimitReached:
-            return await self._route(recipient, rules, envelope)
-        except StoreError as error:
-            return _directory_away(error)
-        return way
-
     # --- what stays behind ----------------------------------------------------------------------
 
     def _fields(
@@ -346,18 +295,3 @@ def _seconds_left(rules: Rules, context: _Context) -> float:
     seconds = rules.config.policy.check_timeout.total_seconds()
     left = context.time_remaining()
     return seconds if left is None else min(seconds, max(left - MARGIN_S, left / 2))
-
-
-def _recipient_result(way: Route) -> Result:
-    """A route as a result beside those of the checks."""
-    if way.accepted:
-        standing, action = Standing.CLEAR, Action.ACCEPT
-    else:
-        standing = Standing.OBJECTS
-        action = Action.REFUSE if way.reply.is_permanent else Action.DEFER
-    return Result(RECIPIENT, way.result, standing, action, way.reply, way.explanation, binding=True)
-
-
-def _directory_away(error: StoreError) -> Route:
-    event(_log, WARNING, "the directory cannot be asked", reason=str(error))
-    return Route("temperror", "The directory cannot be asked.", reply=DIRECTORY_AWAY)

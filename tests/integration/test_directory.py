@@ -26,6 +26,7 @@ def policy(
 ) -> Iterator[PolicyProcess]:
     config: dict[str, Any] = {
         "domains": {"local": ["example.test", "open.test", "small.test", "many.test"]},
+        "submission": {"recipients_per_hour": 5},
         "recipients": {
             "auto_create_limit": 2,
             "domains": {
@@ -317,6 +318,37 @@ def test_postmaster_always_has_a_mailbox(policy: PolicyProcess) -> None:
     assert recipient(policy, "abuse@small.test") == ["abuse@small.test"]
     request = pb.GetAccountRequest(address="abuse@small.test")
     assert policy.call(policy.directory.GetAccount, request, role=Role.VIEWER).account
+
+
+def submitted(policy: PolicyProcess, account: str, number: int, **fields: Any) -> int:
+    answer = policy.check_envelope(
+        account=account, sender=account, recipients=(f"r{number}@elsewhere.test",), **fields
+    )
+    return answer.recipients[0].verdict.reply.code
+
+
+def test_an_account_sends_to_so_many_recipients_an_hour(policy: PolicyProcess) -> None:
+    for number in range(3):
+        assert submitted(policy, "sender@example.test", number) == 250
+    codes = [
+        submitted(policy, "sender@example.test", number, message_id="sent-1") for number in range(7)
+    ]
+    assert codes == [250] * 5 + [450] * 2
+    # A dry run says so, and another account has its own count.
+    assert submitted(policy, "sender@example.test", 8) == 450
+    assert submitted(policy, "other@example.test", 8, message_id="sent-2") == 250
+    # Mail from outside to the same account is not counted.
+    create(policy, "sender@example.test")
+    assert recipient(policy, "sender@example.test") == ["sender@example.test"]
+
+
+def test_counting_side_by_side_lets_nobody_slip_through(policy: PolicyProcess) -> None:
+    def submit(number: int) -> int:
+        return submitted(policy, "busy@example.test", number, message_id="busy-1")
+
+    with ThreadPoolExecutor(8) as threads:
+        codes = list(threads.map(submit, range(16)))
+    assert codes.count(250) == 5
 
 
 # --- the store is away (last: it does not come back) --------------------------------------------

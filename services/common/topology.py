@@ -18,9 +18,12 @@ from services.common.jetstream import JetStream, StoreError
 from services.common.queue.subjects import (
     CONTENT_STREAM,
     DEAD_STREAM,
+    DEFERRED_COUNTER,
     DELIVERY_CONSUMER,
     EVENTS_STREAM,
+    HELD_COUNTER,
     QUEUE_STREAM,
+    State,
 )
 
 MIN_SERVER_VERSION: Final = (2, 14, 5)
@@ -32,7 +35,7 @@ ACK_WAIT_S: Final = 60
 MAX_ACK_PENDING: Final = 2000
 """More than what all workers together hold at a time; nothing waits in it, so it is not a queue."""
 
-BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts")
+BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts", "logins")
 
 CALLOUTS_MAX_AGE_S: Final = 7 * 24 * 3600
 """What a mail exchange said a week ago is forgotten: strangers choose how many there are."""
@@ -45,6 +48,12 @@ class TopologySettings:
     replicas: int = 1
     events_max_age_s: int = 7 * 24 * 3600
     events_max_octets: int = 256 << 20
+
+
+LOGINS_MAX_AGE_S: Final = 24 * 3600
+"""Failed logins, by clients and names that strangers choose, count for a day."""
+
+_BUCKET_MAX_AGES_S: Final = {"callouts": CALLOUTS_MAX_AGE_S, "logins": LOGINS_MAX_AGE_S}
 
 
 def _nanoseconds(seconds: int) -> int:
@@ -85,7 +94,7 @@ def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
         },
     }
     for bucket in BUCKETS:
-        max_age = CALLOUTS_MAX_AGE_S if bucket == "callouts" else 0
+        max_age = _BUCKET_MAX_AGES_S.get(bucket, 0)
         table[f"KV_{bucket}"] = {
             **common,
             "subjects": [f"$KV.{bucket}.>"],
@@ -99,14 +108,27 @@ def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
     return {name: {"name": name, **config} for name, config in table.items()}
 
 
-CONSUMER: Final[Mapping[str, Any]] = {
-    "durable_name": DELIVERY_CONSUMER,
-    "filter_subject": "queue.ready.>",
-    "ack_policy": "explicit",
-    "ack_wait": _nanoseconds(ACK_WAIT_S),
-    # Any other value strands mail: what was handed out too often is never handed out again.
-    "max_deliver": -1,
-    "max_ack_pending": MAX_ACK_PENDING,
+def _consumer(name: str, state: State) -> dict[str, Any]:
+    return {
+        "durable_name": name,
+        "filter_subject": f"queue.{state}.>",
+        "ack_policy": "explicit",
+        "ack_wait": _nanoseconds(ACK_WAIT_S),
+        # Any other value strands mail: what was handed out too often is never handed out again.
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+    }
+
+
+CONSUMERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    name: _consumer(name, state)
+    for name, state in (
+        (DELIVERY_CONSUMER, State.READY),
+        # Nobody pulls from these two: what is pending in them is the number of records in a state,
+        # told in a millisecond where listing a million subjects takes seconds.
+        (DEFERRED_COUNTER, State.DEFERRED),
+        (HELD_COUNTER, State.HELD),
+    )
 }
 
 
@@ -120,9 +142,10 @@ async def ensure(store: JetStream, settings: TopologySettings) -> list[str]:
         if await store.stream_state(name) is None:
             await store.create_stream(config)
             created.append(name)
-    if await store.consumer_state(QUEUE_STREAM, DELIVERY_CONSUMER) is None:
-        await store.create_consumer(QUEUE_STREAM, CONSUMER)
-        created.append(f"{QUEUE_STREAM}/{DELIVERY_CONSUMER}")
+    for name, consumer in CONSUMERS.items():
+        if await store.consumer_state(QUEUE_STREAM, name) is None:
+            await store.create_consumer(QUEUE_STREAM, consumer)
+            created.append(f"{QUEUE_STREAM}/{name}")
     return created
 
 
@@ -138,13 +161,12 @@ async def verify(store: JetStream, settings: TopologySettings) -> list[str]:
                 problems.append(f"stream {name} is missing; run `gatepost topology ensure`")
                 continue
             problems += _differences(f"stream {name}", wanted, state.config)
-        consumer = await store.consumer_state(QUEUE_STREAM, DELIVERY_CONSUMER)
-        if consumer is None:
-            problems.append(
-                f"consumer {DELIVERY_CONSUMER} is missing; run `gatepost topology ensure`"
-            )
-        else:
-            problems += _differences(f"consumer {DELIVERY_CONSUMER}", CONSUMER, consumer.config)
+        for name, expected in CONSUMERS.items():
+            consumer = await store.consumer_state(QUEUE_STREAM, name)
+            if consumer is None:
+                problems.append(f"consumer {name} is missing; run `gatepost topology ensure`")
+            else:
+                problems += _differences(f"consumer {name}", expected, consumer.config)
         if (await store.storage_use()).limit is None:
             problems.append("the NATS account has no storage limit; set max_file_store")
     except StoreError as error:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import time
+from datetime import UTC, datetime
 from functools import partial
 
 from gatepost.keys.v1.keys_pb2_grpc import KeyServiceStub
@@ -11,19 +15,22 @@ from services.common import app
 from services.common.app import Context, Process, Stage
 from services.common.config.model import Config
 from services.common.config.source import ConfigSource
-from services.common.jetstream import JetStream
 from services.common.log import LogFormat
 from services.common.wiring import open_channel, open_resolver, open_rpc_server, open_store
+from services.delivery import queue_gauges
 from services.delivery.attempt import Attempts
+from services.delivery.destinations import Destinations
 from services.delivery.events import Events
 from services.delivery.intake import Intake
 from services.delivery.ledger import Ledger
 from services.delivery.local import LocalDelivery
 from services.delivery.notifier import Notifier
+from services.delivery.operations import Operations
 from services.delivery.queue_service import ACCESS, SERVICE, QueueService
 from services.delivery.remote import RemoteDelivery
 from services.delivery.signing import Signer
 from services.delivery.slots import Slots
+from services.delivery.sweeper import Sweeper
 from services.delivery.worker import Worker
 
 
@@ -47,20 +54,30 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     store = await open_store(context, config)
     events = Events(store)
     ledger = Ledger(store)
+    notifier = Notifier(store, ledger, events, source)
+    slots = Slots(lambda: source.current.delivery.concurrency, time.monotonic)
+    destinations = Destinations(store, _now, on_failing=slots.leave_alone)
+    slots.on_left_alone = destinations.tell_failing
     worker = Worker(
         store,
         source,
         attempts=_attempts(context, source),
-        slots=Slots(lambda: source.current.delivery.concurrency, time.monotonic),
+        slots=slots,
         ledger=ledger,
-        notifier=Notifier(store, ledger, events, source),
+        notifier=notifier,
         events=events,
+        destinations=destinations,
     )
     intake = Intake(store, worker.handle, room=lambda: source.current.delivery.concurrency.total)
     context.on_stop(Stage.DRAIN, "records in hand", intake.drain)
-    await _serve(context, config, store)
+    operations = Operations(store, notifier, _now)
+    service = QueueService(store, operations, destinations, events, _now)
+    await _serve(context, config, service)
     context.spawn("config", source.follow())
+    context.spawn("destinations", destinations.follow())
     context.spawn("intake", intake.run())
+    context.spawn("sweeper", Sweeper(store, owner=_own_name()).run())
+    context.spawn("queue gauges", queue_gauges.follow(store))
 
 
 def _attempts(context: Context, source: ConfigSource) -> Attempts:
@@ -75,9 +92,16 @@ def _attempts(context: Context, source: ConfigSource) -> Attempts:
     return Attempts(source, local=local, remote=remote, signer=Signer(KeyServiceStub(channel)))
 
 
-async def _serve(context: Context, config: Config, store: JetStream) -> None:
+async def _serve(context: Context, config: Config, service: QueueService) -> None:
     server = open_rpc_server(context, config)
-    server.add(
-        add_QueueServiceServicer_to_server, QueueService(store), service=SERVICE, table=ACCESS
-    )
+    server.add(add_QueueServiceServicer_to_server, service, service=SERVICE, table=ACCESS)
     await server.start()
+
+
+def _own_name() -> str:
+    """This process among all that there ever are."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -21,7 +21,7 @@ from gatepost.queue.v1.record_pb2 import (
 from services.common.config.delivery import Retry
 from services.common.mail.reply import Reply
 from services.common.queue.record import accept_time, pending
-from services.delivery.outcome import Outcome, Result
+from services.delivery.outcome import Outcome, Result, result_of
 from services.delivery.retry import is_last, next_time
 
 
@@ -81,6 +81,16 @@ def decide(
     if delayed := _delayed(record, now, retry):
         notices[Action.DELAYED] = delayed
     return Decision(next_time(record.attempts, now, retry), notices)
+
+
+def give_up(record: QueuedMessage, reply: Reply, now: datetime) -> Decision:
+    """End a record over a reply of our own, without an attempt. It is changed as by `decide`."""
+    failed = pending(record)
+    for recipient in failed:
+        recipient.last_status.CopyFrom(_status(result_of(reply), now))
+        recipient.state = RecipientState.RECIPIENT_STATE_FAILED
+    told = [each for each in failed if _wanted(record, each, Action.FAILED)]
+    return Decision(None, {Action.FAILED: told} if told else {})
 
 
 def _success(result: Result, *, local: bool) -> Action | None:

@@ -53,12 +53,18 @@ class Ledger:
     async def is_superseded(self, delivery: Delivery, key: RecordKey) -> bool:
         """Whether a newer state of this record is in the queue: only our acknowledgement was lost.
 
+        An older `held` one is what a release left that did not come to its end; it is removed.
         Raises `StoreError`.
         """
         states = await asyncio.gather(
             *(self._store.last(QUEUE_STREAM, key.subject(state)) for state in _WAITING)
         )
-        return any(found is not None and found.sequence > delivery.sequence for found in states)
+        for found in states:
+            if found is not None and found.sequence > delivery.sequence:
+                return True
+        if states[_WAITING.index(State.HELD)] is not None:
+            await self._store.purge(QUEUE_STREAM, key.subject(State.HELD))
+        return False
 
     async def finish(self, delivery: Delivery, record: QueuedMessage) -> None:
         """Remove a record for which nothing is left to do, and its content."""

@@ -1,23 +1,35 @@
-"""`gatepost.queue.v1.QueueService`: the queue, looked at by operators. Bodies are never shown."""
+"""`gatepost.queue.v1.QueueService`: the queue, looked at and handled by operators.
+
+Bodies are never shown. A record that is being tried cannot be changed: FAILED_PRECONDITION.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from datetime import UTC
-from typing import Any, Final
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, TypeAlias
 
+import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gatepost.queue.v1 import queue_pb2, queue_pb2_grpc
 from gatepost.queue.v1.event_pb2 import Event
 from services.common.jetstream import JetStream, StoreError
-from services.common.log import WARNING, event
-from services.common.mail.domain import AddressError, parse_domain
+from services.common.log import INFO, event
+from services.common.mail.domain import (
+    AddressError,
+    literal_text,
+    parse_domain,
+    parse_literal,
+)
 from services.common.mail.ids import is_message_id
 from services.common.queue.subjects import (
+    DEAD_STREAM,
     EVENTS_STREAM,
     QUEUE_STREAM,
     State,
@@ -25,9 +37,26 @@ from services.common.queue.subjects import (
     record_filter,
 )
 from services.common.rpc.auth import CHANGE, VIEW, methods
-from services.common.rpc.errors import invalid_argument, not_found, unavailable
+from services.common.rpc.errors import (
+    RpcFailure,
+    failed_precondition,
+    invalid_argument,
+    not_found,
+    unavailable,
+)
 from services.common.store import Stored
-from services.delivery.queue_entry import BY_NUMBER, entry_of
+from services.delivery.destinations import Destinations
+from services.delivery.events import Events
+from services.delivery.operations import NotPossible, Operation, Operations
+from services.delivery.queue_entry import (
+    STATES,
+    after_token,
+    dead_record,
+    entry_of,
+    page_size,
+    queue_state,
+    read_event,
+)
 
 SERVICE: Final = queue_pb2.DESCRIPTOR.services_by_name["QueueService"]
 ACCESS: Final = methods(
@@ -45,8 +74,6 @@ ACCESS: Final = methods(
     RequeueDeadRecord=CHANGE,
 )
 
-DEFAULT_PAGE_SIZE: Final = 100
-MAX_PAGE_SIZE: Final = 1000
 FETCH: Final = 100
 """Records read at once: ready ones hold up to 256 KiB of content each."""
 
@@ -54,6 +81,12 @@ MAX_RECORDS_OF_A_MAIL: Final = 1000
 MAX_EVENTS_OF_A_MAIL: Final = 1000
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_OneMail: TypeAlias = (
+    queue_pb2.RetryMessageRequest
+    | queue_pb2.HoldMessageRequest
+    | queue_pb2.ReleaseMessageRequest
+    | queue_pb2.CancelMessageRequest
+)
 
 _log = logging.getLogger(__name__)
 
@@ -61,17 +94,30 @@ _log = logging.getLogger(__name__)
 class QueueService(queue_pb2_grpc.QueueServiceServicer):
     """Answers requests from what is in the streams."""
 
-    def __init__(self, store: JetStream) -> None:
+    def __init__(
+        self,
+        store: JetStream,
+        operations: Operations,
+        destinations: Destinations,
+        events: Events,
+        now: Callable[[], datetime],
+    ) -> None:
         self._store = store
+        self._operations = operations
+        self._destinations = destinations
+        self._events = events
+        self._now = now
 
     async def ListMessages(
         self, request: queue_pb2.ListMessagesRequest, context: Context
     ) -> queue_pb2.ListMessagesResponse:
         """A page of records in the order of the stream."""
-        size = _page_size(request.page_size)
+        size = page_size(request.page_size)
         found = await self._records(
-            record_filter(state=_state(request.state), destination=_domain(request.destination)),
-            after=_after(request.page_token),
+            record_filter(
+                state=queue_state(request.state), destination=_domain(request.destination)
+            ),
+            after=after_token(request.page_token),
             count=size + 1,
         )
         page = found[:size]
@@ -88,7 +134,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         records = await self._records(
             record_filter(message_id=message_id), after=0, count=MAX_RECORDS_OF_A_MAIL
         )
-        events = await self._events(message_id)
+        events = await self._happened(message_id)
         if not records and not events:
             raise not_found(f"there is no trace of {message_id}", reason="MESSAGE_UNKNOWN")
         return queue_pb2.GetMessageResponse(
@@ -98,142 +144,184 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
     async def RetryMessage(
         self, request: queue_pb2.RetryMessageRequest, context: Context
     ) -> queue_pb2.RetryMessageResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """Make what waits due now."""
+        done = await self._change(request, "RetryMessage", self._operations.retry, State.READY)
+        return queue_pb2.RetryMessageResponse(entries=done)
 
     async def HoldMessage(
         self, request: queue_pb2.HoldMessageRequest, context: Context
     ) -> queue_pb2.HoldMessageResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """Keep what waits from being tried."""
+        done = await self._change(request, "HoldMessage", self._operations.hold, State.HELD)
+        return queue_pb2.HoldMessageResponse(entries=done)
 
     async def ReleaseMessage(
         self, request: queue_pb2.ReleaseMessageRequest, context: Context
     ) -> queue_pb2.ReleaseMessageResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """Let what is held go on."""
+        done = await self._change(request, "ReleaseMessage", self._operations.release, State.READY)
+        return queue_pb2.ReleaseMessageResponse(entries=done)
 
     async def CancelMessage(
         self, request: queue_pb2.CancelMessageRequest, context: Context
     ) -> queue_pb2.CancelMessageResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """Remove what waits or is held."""
+        cancel = partial(self._operations.cancel, notify=request.notify_sender)
+        done = await self._change(request, "CancelMessage", cancel, None)
+        return queue_pb2.CancelMessageResponse(entries=done)
 
     async def SuspendDestination(
         self, request: queue_pb2.SuspendDestinationRequest, context: Context
     ) -> queue_pb2.SuspendDestinationResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """Stop attempts at a destination."""
+        destination = _required_domain(request.destination)
+        until = _time(request.until_time) if request.HasField("until_time") else None
+        if until is not None and until <= self._now():
+            raise invalid_argument("until_time is in the past", reason="INVALID_TIME")
+        with _store_errors():
+            await self._destinations.suspend(destination, until)
+        event(_log, INFO, "destination suspended", destination=destination, until=until)
+        return queue_pb2.SuspendDestinationResponse()
 
     async def ResumeDestination(
         self, request: queue_pb2.ResumeDestinationRequest, context: Context
     ) -> queue_pb2.ResumeDestinationResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """End a suspension."""
+        destination = _required_domain(request.destination)
+        with _store_errors():
+            known = await self._destinations.resume(destination)
+        if not known:
+            raise not_found(f"{destination} is not suspended", reason="NOT_SUSPENDED")
+        event(_log, INFO, "destination resumed", destination=destination)
+        return queue_pb2.ResumeDestinationResponse()
 
     async def ListDeadRecords(
         self, request: queue_pb2.ListDeadRecordsRequest, context: Context
     ) -> queue_pb2.ListDeadRecordsResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """A page of the records that were set aside."""
+        size = page_size(request.page_size)
+        after = after_token(request.page_token)
+        found = await self._stored(DEAD_STREAM, "dead.>", after=after, count=size + 1)
+        page = found[:size]
+        return queue_pb2.ListDeadRecordsResponse(
+            records=[dead_record(stored) for stored in page],
+            next_page_token=str(page[-1].sequence) if len(found) > size else "",
+        )
 
     async def RequeueDeadRecord(
         self, request: queue_pb2.RequeueDeadRecordRequest, context: Context
     ) -> queue_pb2.RequeueDeadRecordResponse:
-        """Not offered by this release."""
-        raise NotImplementedError
+        """Put a record that was set aside back."""
+        if not request.sequence:
+            raise invalid_argument("sequence is missing", reason="INVALID_SEQUENCE")
+        with _store_errors():
+            key = await self._operations.requeue(request.sequence)
+        await self._tell(key.message_id, "RequeueDeadRecord", key.destination)
+        return queue_pb2.RequeueDeadRecordResponse()
 
     async def WatchEvents(
         self, request: queue_pb2.WatchEventsRequest, context: Context
     ) -> AsyncGenerator[queue_pb2.WatchEventsResponse, None]:
         """Events as they happen."""
         message_id = _message_id(request.message_id) if request.message_id else ""
-        since = (
-            request.since_time.ToDatetime(tzinfo=UTC) if request.HasField("since_time") else None
-        )
-        try:
-            async with aclosing(
-                self._store.follow(EVENTS_STREAM, event_filter(message_id), since=since)
-            ) as coming:
+        since = _time(request.since_time) if request.HasField("since_time") else None
+        following = self._store.follow(EVENTS_STREAM, event_filter(message_id), since=since)
+        with _store_errors():
+            async with aclosing(following) as coming:
                 async for stored in coming:
                     happened = read_event(stored)
                     if happened is not None:
                         yield queue_pb2.WatchEventsResponse(event=happened)
-        except StoreError as error:
-            text = f"the events cannot be read: {error}"
-            raise unavailable(text, reason="EVENTS_AWAY") from error
+
+    async def _change(
+        self, request: _OneMail, method: str, operation: Operation, state: State | None
+    ) -> list[queue_pb2.QueueEntry]:
+        """Change the records of a mail; those that are in `state` then, or as they were."""
+        message_id, destination = _message_id(request.message_id), _domain(request.destination)
+        subjects = record_filter(destination=destination, message_id=message_id)
+        found = await self._records(subjects, after=0, count=MAX_RECORDS_OF_A_MAIL)
+        if not found:
+            raise not_found(f"no record of {message_id} is in the queue", reason="MESSAGE_UNKNOWN")
+        changed, refusals = [], []
+        for stored in found:
+            try:
+                with _store_errors():
+                    await operation(stored)
+            except RpcFailure as failure:
+                if failure.code is not grpc.StatusCode.FAILED_PRECONDITION:
+                    raise
+                refusals.append(f"{entry_of(stored).destination}: {failure.text}")
+            else:
+                changed.append(entry_of(stored))
+        if not changed:
+            raise failed_precondition("; ".join(refusals), reason="NOT_POSSIBLE_NOW")
+        await self._tell(message_id, method, destination)
+        if state is None:
+            return changed
+        now = await self._records(subjects, after=0, count=MAX_RECORDS_OF_A_MAIL)
+        return [entry for entry in map(entry_of, now) if entry.state == STATES[state]]
+
+    async def _tell(self, message_id: str, method: str, destination: str) -> None:
+        fields = {"message": message_id, "destination": destination}
+        event(_log, INFO, "changed by an operator", method=method, **fields)
+        await self._events.operator(message_id, method, destination, self._now())
 
     async def _records(self, subjects: str, *, after: int, count: int) -> list[Stored]:
-        """Records in their order. Raises `RpcFailure`."""
+        return await self._stored(QUEUE_STREAM, subjects, after=after, count=count)
+
+    async def _stored(self, stream: str, subjects: str, *, after: int, count: int) -> list[Stored]:
+        """What is stored, in its order. Raises `RpcFailure`."""
         found: list[Stored] = []
-        try:
+        with _store_errors():
             while len(found) < count:
                 wanted = min(FETCH, count - len(found))
-                page = await self._store.page(
-                    QUEUE_STREAM, subjects, after_sequence=after, count=wanted
-                )
+                page = await self._store.page(stream, subjects, after_sequence=after, count=wanted)
                 found += page
                 if len(page) < wanted:
                     break
                 after = page[-1].sequence
-        except StoreError as error:
-            raise unavailable(f"the queue cannot be read: {error}", reason="QUEUE_AWAY") from error
         return found
 
-    async def _events(self, message_id: str) -> list[Event]:
-        try:
-            stored = await self._store.page(
-                EVENTS_STREAM,
-                event_filter(message_id),
-                after_sequence=0,
-                count=MAX_EVENTS_OF_A_MAIL,
-            )
-        except StoreError as error:
-            text = f"the events cannot be read: {error}"
-            raise unavailable(text, reason="EVENTS_AWAY") from error
+    async def _happened(self, message_id: str) -> list[Event]:
+        subjects = event_filter(message_id)
+        stored = await self._stored(EVENTS_STREAM, subjects, after=0, count=MAX_EVENTS_OF_A_MAIL)
         return [each for each in map(read_event, stored) if each is not None]
 
 
-def read_event(stored: Stored) -> Event | None:
-    """The event that was stored; None, and a line in the log, for what is none."""
+@contextlib.contextmanager
+def _store_errors() -> Iterator[None]:
+    """What the store and the operations raise, as the status of a call."""
     try:
-        return Event.FromString(stored.data)
-    except DecodeError as error:
-        event(_log, WARNING, "not an event", subject=stored.subject, reason=str(error))
-        return None
+        yield
+    except StoreError as error:
+        raise unavailable(f"the queue does not answer: {error}", reason="QUEUE_AWAY") from error
+    except NotPossible as error:
+        raise failed_precondition(str(error), reason="NOT_POSSIBLE_NOW") from error
 
 
-def _page_size(asked: int) -> int:
-    if asked > MAX_PAGE_SIZE:
-        raise invalid_argument(f"page_size is at most {MAX_PAGE_SIZE}", reason="INVALID_PAGE_SIZE")
-    return asked or DEFAULT_PAGE_SIZE
-
-
-def _after(token: str) -> int:
-    if token and not (token.isdecimal() and token.isascii() and len(token) < 20):
-        raise invalid_argument("page_token is not one of ours", reason="INVALID_PAGE_TOKEN")
-    return int(token or 0)
-
-
-def _state(number: queue_pb2.QueueState.ValueType) -> State | None:
-    if number == queue_pb2.QUEUE_STATE_UNSPECIFIED:
-        return None
-    state = BY_NUMBER.get(number)
-    if state is None:
-        raise invalid_argument(f"there is no state {number}", reason="INVALID_STATE")
-    return state
-
-
-def _domain(text: str) -> str:
-    if not text:
-        return ""
+def _time(stamp: Timestamp) -> datetime:
     try:
-        return text if text.startswith("[") else parse_domain(text)
-    except AddressError as error:
-        raise invalid_argument(f"destination: {error.reason}", reason="INVALID_DOMAIN") from error
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise invalid_argument("a time is out of range", reason="INVALID_TIME") from error
 
 
 def _message_id(text: str) -> str:
     if not is_message_id(text):
         raise invalid_argument("message_id is not an id", reason="INVALID_MESSAGE_ID")
     return text
+
+
+def _domain(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        return literal_text(parse_literal(text)) if text.startswith("[") else parse_domain(text)
+    except AddressError as error:
+        raise invalid_argument(f"destination: {error.reason}", reason="INVALID_DOMAIN") from error
+
+
+def _required_domain(text: str) -> str:
+    if not text:
+        raise invalid_argument("destination is missing", reason="INVALID_DOMAIN")
+    return _domain(text)

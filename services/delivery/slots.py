@@ -76,7 +76,13 @@ class _Place:
 class Slots:
     """The windows of all next hops."""
 
-    def __init__(self, settings: Callable[[], Concurrency], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Callable[[], Concurrency],
+        clock: Callable[[], float],
+    ) -> None:
+        self.on_left_alone: Callable[[str, float, Reply], None] = lambda *_: None
+        """Told the next hop, for how many seconds it is left alone, and what it failed with."""
         self._settings = settings
         self._clock = clock
         self._places: dict[str, _Place] = {}
@@ -109,21 +115,24 @@ class Slots:
             place.failures, place.failure = 0, None
         else:
             place.window = max(1.0, place.window / 2)
-            self._leave_alone(place, failure, now)
+            if place.left_alone_until <= now:  # not one of those that ran when the first failed
+                place.failures += 1
+                wait = min(FIRST_BACKOFF_S * 2 ** min(place.failures - 1, 16), MAX_BACKOFF_S)
+                self._leave_alone(place, now + wait, failure)
+                self.on_left_alone(key, wait, failure)
         self._wake(place)
 
-    def left_alone(self, key: str) -> bool:
-        """Whether a next hop is not to be tried just now."""
-        place = self._places.get(key)
-        return place is not None and place.left_alone_until > self._clock()
+    def leave_alone(self, key: str, seconds: float, failure: Reply) -> None:
+        """Another replica found that a next hop fails."""
+        now = self._clock()
+        until = now + min(seconds, MAX_BACKOFF_S)
+        place = self._place(key, now)
+        if until > place.left_alone_until:
+            self._leave_alone(place, until, failure)
 
-    def _leave_alone(self, place: _Place, failure: Reply, now: float) -> None:
-        if place.left_alone_until > now:
-            return  # one of those that were under way when the first failed
-        place.failures += 1
+    def _leave_alone(self, place: _Place, until: float, failure: Reply) -> None:
         place.failure = failure
-        wait = FIRST_BACKOFF_S * 2 ** min(place.failures - 1, 16)
-        place.left_alone_until = now + min(wait, MAX_BACKOFF_S)
+        place.left_alone_until = until
         while place.waiting:
             place.waiting.popleft().set_result(False)
 

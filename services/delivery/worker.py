@@ -29,6 +29,7 @@ from services.common.queue.subjects import RecordKey, parse_record_subject
 from services.delivery.attempt import Attempt, Attempts, NotAttempted
 from services.delivery.content import Content
 from services.delivery.decision import Decision, decide
+from services.delivery.destinations import Destinations, Suspension
 from services.delivery.events import Events
 from services.delivery.ledger import SUPERSEDED, Ledger
 from services.delivery.notifier import Notifier
@@ -66,6 +67,10 @@ PARKED = Counter(
     ["reason"],  # busy, failing, suspended, unsigned
 )
 
+SUSPENDED_PAUSE: Final = timedelta(minutes=15)
+"""A suspension that ends early is noticed within this."""
+
+SUSPENDED: Final = "the destination is suspended"
 BUSY: Final = "waits for its turn at the next hop"
 FAILING: Final = "is left alone for a while"
 INTERNAL: Final = Reply(451, "4.3.0", "An internal error; it is in the log of delivery")
@@ -97,6 +102,7 @@ class Worker:
         ledger: Ledger,
         notifier: Notifier,
         events: Events,
+        destinations: Destinations,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -106,6 +112,7 @@ class Worker:
         self._ledger = ledger
         self._notifier = notifier
         self._events = events
+        self._destinations = destinations
         self._now = now
 
     async def handle(self, delivery: Delivery) -> None:
@@ -120,13 +127,17 @@ class Worker:
             await self._handle(delivery, key, record)
 
     async def _handle(self, delivery: Delivery, key: RecordKey, record: QueuedMessage) -> None:
-        if self._may_be_old(delivery) and await self._ledger.is_superseded(delivery, key):
+        if self._may_be_old(delivery, record) and await self._ledger.is_superseded(delivery, key):
             SUPERSEDED.inc()
             event(_log, INFO, "record superseded", destination=key.destination)
             await self._ledger.remove(delivery)
             return
         route = route_of(self._source.current, key.destination)
         hand = Hand(delivery, key, record, Content(self._store, record), route)
+        suspension = self._destinations.suspension(key.destination)
+        if suspension is not None:
+            await self._put_back(hand, self._until(suspension), SUSPENDED, reason="suspended")
+            return
         parked = None
         if not isinstance(route, LocalRoute):
             parked = await self._slots.take(route.key)
@@ -141,11 +152,14 @@ class Worker:
         else:
             await self._settle(hand, attempt)
 
-    def _may_be_old(self, delivery: Delivery) -> bool:
-        """Whether this record may have been in hand before. The server's count does not survive its
-        crash, so the age decides too; clocks that differ only make us look when we need not."""
+    def _may_be_old(self, delivery: Delivery, record: QueuedMessage) -> bool:
+        """Whether this record may have been in hand before, or is one that an operator held.
+
+        The server's count does not survive its crash, so the age decides too; clocks that differ
+        only make us look when we need not.
+        """
         age = abs((self._now() - delivery.time).total_seconds())
-        return delivery.redelivered or age > FRESH_S
+        return delivery.redelivered or age > FRESH_S or record.HasField("due_time")
 
     # --- an attempt -----------------------------------------------------------------------------
 
@@ -216,6 +230,11 @@ class Worker:
                 attempt=hand.record.attempts,
                 due=decision.due,
             )
+
+    def _until(self, suspension: Suspension) -> timedelta:
+        if suspension.until is None:
+            return SUSPENDED_PAUSE
+        return min(suspension.until - self._now(), SUSPENDED_PAUSE)
 
     # --- no attempt -----------------------------------------------------------------------------
 

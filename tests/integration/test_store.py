@@ -25,7 +25,7 @@ from services.common.queue.subjects import (
     record_filter,
     schedule_headers,
 )
-from services.common.topology import TopologySettings, ensure, streams, verify
+from services.common.topology import CONSUMERS, TopologySettings, ensure, streams, verify
 from tests.support.nats_server import NatsServer
 
 SETTINGS = TopologySettings()
@@ -76,7 +76,7 @@ async def test_what_is_missing_is_named_then_created_then_safe(tmp_path) -> None
         problems = await verify(store, SETTINGS)
         assert problems[0] == "stream QUEUE is missing; run `gatepost topology ensure`"
         created = await ensure(store, SETTINGS)
-        assert set(created) == {*streams(SETTINGS), "QUEUE/delivery"}
+        assert set(created) == {*streams(SETTINGS), *(f"QUEUE/{name}" for name in CONSUMERS)}
         assert await verify(store, SETTINGS) == []
         assert await ensure(store, SETTINGS) == []
     finally:

@@ -42,11 +42,14 @@ from services.common.queue.subjects import (
 from services.common.rpc.client import channel
 from services.common.topology import TopologySettings, ensure
 from services.delivery.attempt import Attempts
+from services.delivery.destinations import Destinations
 from services.delivery.events import Events
 from services.delivery.intake import Intake
 from services.delivery.ledger import Ledger
 from services.delivery.local import LocalDelivery
 from services.delivery.notifier import Notifier
+from services.delivery.operations import Operations
+from services.delivery.queue_service import QueueService
 from services.delivery.remote import RemoteDelivery
 from services.delivery.signing import Signer
 from services.delivery.slots import Slots
@@ -105,7 +108,8 @@ async def connected_store(url: str) -> JetStream:
     store = JetStream(NatsSettings(urls=[url], client_name="test"))
     await store.start(wait_s=5)
     await ensure(store, TopologySettings())
-    for stream in (QUEUE_STREAM, CONTENT_STREAM, EVENTS_STREAM, DEAD_STREAM):
+    streams = (QUEUE_STREAM, CONTENT_STREAM, EVENTS_STREAM, DEAD_STREAM, "KV_destinations")
+    for stream in streams:
         await store.purge(stream, ">")
     return store
 
@@ -139,14 +143,22 @@ class Delivery:
             signer=Signer(KeyServiceStub(self._channel)),
         )
         self.slots = Slots(lambda: self.source.current.delivery.concurrency, time.monotonic)
+        self.destinations = Destinations(store, _now, on_failing=self.slots.leave_alone)
+        self.slots.on_left_alone = self.destinations.tell_failing
+        notifier = Notifier(store, ledger, self.events_sent, self.source)
+        self.operations = Operations(store, notifier, _now)
+        self.service = QueueService(
+            store, self.operations, self.destinations, self.events_sent, _now
+        )
         self.worker = Worker(
             store,
             self.source,
             attempts=attempts,
             slots=self.slots,
             ledger=ledger,
-            notifier=Notifier(store, ledger, self.events_sent, self.source),
+            notifier=notifier,
             events=self.events_sent,
+            destinations=self.destinations,
         )
         self.intake = Intake(
             store,
@@ -173,6 +185,10 @@ class Delivery:
         await self._remote.close()
         await self._local.close()
         await self._channel.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def submit(store: JetStream, *records: QueuedMessage) -> None:

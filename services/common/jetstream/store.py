@@ -160,6 +160,21 @@ class JetStream(Connection):
         answer = await self.ask(f"$JS.API.STREAM.PURGE.{stream}", {"filter": subject})
         return int(answer.get("purged", 0))
 
+    async def delete(self, stream: str, sequence: int) -> None:
+        """Remove one message. One that is gone already is no error."""
+        with contextlib.suppress(Missing):
+            await self.ask(f"$JS.API.STREAM.MSG.DELETE.{stream}", {"seq": sequence})
+
+    async def subjects(self, stream: str, subject_filter: str, *, offset: int) -> list[str]:
+        """The subjects that have messages, from `offset` on: 100,000 at most, so ask on.
+
+        Takes about a second for so many, and the server for as long.
+        """
+        answer = await self.ask(
+            f"$JS.API.STREAM.INFO.{stream}", {"subjects_filter": subject_filter, "offset": offset}
+        )
+        return list(answer["state"].get("subjects") or ())
+
     def consumer(self, stream: str, durable: str) -> Consumer:
         """A consumer that exists, or will by the time of the first pull."""
         return Consumer(self.client, stream, durable)

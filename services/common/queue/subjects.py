@@ -26,6 +26,8 @@ CONTENT_STREAM: Final = "CONTENT"
 EVENTS_STREAM: Final = "EVENTS"
 DEAD_STREAM: Final = "DEAD"
 DELIVERY_CONSUMER: Final = "delivery"
+DEFERRED_COUNTER: Final = "count-deferred"
+HELD_COUNTER: Final = "count-held"
 
 
 # The same destinations come again and again, and checking a domain costs more than all the rest.

@@ -1,0 +1,428 @@
+"""What operators see and do, over gRPC as they do it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from gatepost.queue.v1 import queue_pb2 as pb
+from gatepost.queue.v1.queue_pb2_grpc import (
+    QueueServiceStub,
+    add_QueueServiceServicer_to_server,
+)
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common.jetstream import JetStream, Outgoing
+from services.common.queue.record import deferred, held
+from services.common.queue.subjects import DEAD_STREAM, State
+from services.common.readiness import Readiness
+from services.common.rpc.auth import Access
+from services.common.rpc.client import channel
+from services.common.rpc.server import RpcServer
+from services.common.rpc.tokens import TokenFile, Tokens, ensure_tokens
+from services.delivery.content import move_to_stream
+from services.delivery.ledger import SUBJECT_HEADER
+from services.delivery.queue_service import ACCESS, SERVICE
+from services.delivery.sweeper import OVERDUE, Sweeper
+from tests.support.delivery import (
+    Delivery,
+    connected_store,
+    contents,
+    events,
+    mail,
+    queued,
+    submit,
+    wait_queued,
+)
+from tests.support.nats_server import NatsServer
+from tests.support.smtp_peer import SmtpPeer
+
+FAR = "far.test"
+LATER = timedelta(hours=1)
+
+
+@pytest.fixture
+async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
+    store = await connected_store(nats_server.url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[SmtpPeer]:
+    async with SmtpPeer() as peer:
+        yield peer
+
+
+@pytest.fixture
+def delivery(store: JetStream, peer: SmtpPeer, tmp_path: Path) -> Delivery:
+    return Delivery(
+        store,
+        {
+            "domains": {
+                "local": ["example.test"],
+                "relay": {FAR: f"smtp:127.0.0.1:{peer.port}"},
+            },
+            "mailbox": {"directory": str(tmp_path / "mail")},
+        },
+    )
+
+
+@pytest.fixture
+async def stub(delivery: Delivery, tmp_path: Path) -> AsyncIterator[QueueServiceStub]:
+    ensure_tokens(tmp_path)
+    server = RpcServer(
+        Access(Tokens(tmp_path)),
+        readiness=Readiness(),
+        host="127.0.0.1",
+        port=0,
+        setting="test",
+    )
+    server.add(add_QueueServiceServicer_to_server, delivery.service, service=SERVICE, table=ACCESS)
+    await server.start()
+    opened = channel(
+        f"127.0.0.1:{server.port}", token_source=TokenFile(tmp_path / "operator.token")
+    )
+    yield QueueServiceStub(opened)
+    await opened.close()
+    await server.stop()
+
+
+async def wait(store: JetStream, *records: QueuedMessage, state: State = State.DEFERRED) -> None:
+    """Put records into the queue as waiting for an hour, or held."""
+    due = datetime.now(UTC) + LATER
+    for record in records:
+        await move_to_stream(store, record)
+        record.wait_reason = "451 4.3.0 not now"
+        await store.publish(deferred(record, due) if state is State.DEFERRED else held(record))
+
+
+async def states(store: JetStream) -> list[State]:
+    return sorted(state for state, _ in await queued(store))
+
+
+def failing(code: grpc.StatusCode) -> Any:
+    """Expect this status."""
+    return pytest.raises(grpc.aio.AioRpcError, check=lambda error: error.code() is code)
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+async def test_the_queue_is_listed_page_by_page(store: JetStream, stub: QueueServiceStub) -> None:
+    waiting = [mail(f"you@{FAR}", sender="") for _ in range(5)]
+    await wait(store, *waiting[:4])
+    await wait(store, waiting[4], state=State.HELD)
+    await submit(store, mail("you@example.test"))
+    pages = []
+    token = ""
+    while True:
+        answer = await stub.ListMessages(pb.ListMessagesRequest(page_size=2, page_token=token))
+        pages.append([entry.message_id for entry in answer.entries])
+        token = answer.next_page_token
+        if not token:
+            break
+    assert list(map(len, pages)) == [2, 2, 2]
+    assert [each for page in pages for each in page][:5] == [each.message_id for each in waiting]
+    only = await stub.ListMessages(pb.ListMessagesRequest(state=pb.QUEUE_STATE_HELD))
+    (entry,) = only.entries
+    assert entry.message_id == waiting[4].message_id
+    there = await stub.ListMessages(pb.ListMessagesRequest(destination="EXAMPLE.test"))
+    assert [entry.state for entry in there.entries] == [pb.QUEUE_STATE_READY]
+
+
+async def test_an_entry_tells_why_it_waits_and_nothing_of_the_body(
+    store: JetStream, stub: QueueServiceStub
+) -> None:
+    record = mail(f"you@{FAR}", content=b"Subject: x\r\n\r\nsecret\r\n")
+    await wait(store, record)
+    answer = await stub.GetMessage(pb.GetMessageRequest(message_id=record.message_id))
+    (entry,) = answer.entries
+    assert (entry.state, entry.wait_reason) == (pb.QUEUE_STATE_DEFERRED, "451 4.3.0 not now")
+    assert entry.size == record.size
+    assert entry.due_time.ToDatetime(tzinfo=UTC) > datetime.now(UTC) + timedelta(minutes=59)
+    assert b"secret" not in answer.SerializeToString()
+
+
+async def test_a_mail_that_is_gone_is_known_by_its_events(
+    store: JetStream, stub: QueueServiceStub, delivery: Delivery
+) -> None:
+    record = mail("you@example.test")
+    async with delivery:
+        await submit(store, record)
+        await wait_queued(store)
+    answer = await stub.GetMessage(pb.GetMessageRequest(message_id=record.message_id))
+    assert not answer.entries
+    (happened,) = answer.events
+    assert happened.attempt.recipients[0].reply.code == 250
+
+
+@pytest.mark.parametrize(
+    ("method", "request_message", "code"),
+    [
+        ("GetMessage", pb.GetMessageRequest(message_id="nobody-1"), grpc.StatusCode.NOT_FOUND),
+        ("GetMessage", pb.GetMessageRequest(message_id="*"), grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            "ListMessages",
+            pb.ListMessagesRequest(page_size=9999),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "ListMessages",
+            pb.ListMessagesRequest(page_token="x"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "ListMessages",
+            pb.ListMessagesRequest(destination="a..b"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "ListMessages",
+            pb.ListMessagesRequest(destination="[x]"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        ("RetryMessage", pb.RetryMessageRequest(message_id="nobody-1"), grpc.StatusCode.NOT_FOUND),
+        (
+            "ResumeDestination",
+            pb.ResumeDestinationRequest(destination=FAR),
+            grpc.StatusCode.NOT_FOUND,
+        ),
+        (
+            "SuspendDestination",
+            pb.SuspendDestinationRequest(),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "RequeueDeadRecord",
+            pb.RequeueDeadRecordRequest(sequence=999_999),
+            grpc.StatusCode.FAILED_PRECONDITION,
+        ),
+    ],
+    ids=repr,
+)
+async def test_wrong_requests(
+    stub: QueueServiceStub, method: str, request_message: Any, code: grpc.StatusCode
+) -> None:
+    with failing(code):
+        await getattr(stub, method)(request_message)
+
+
+# --- changing -----------------------------------------------------------------------------------
+
+
+async def test_a_waiting_mail_is_tried_at_once(
+    store: JetStream, stub: QueueServiceStub, delivery: Delivery, peer: SmtpPeer
+) -> None:
+    record = mail(f"you@{FAR}")
+    await wait(store, record)
+    async with delivery:
+        await stub.RetryMessage(pb.RetryMessageRequest(message_id=record.message_id))
+        await peer.wait_mails(1, seconds=3)
+        await wait_queued(store)
+    kinds = [each.WhichOneof("kind") for each in await events(store, record.message_id)]
+    assert sorted(kinds) == ["attempt", "operator"]
+
+
+async def test_a_held_mail_is_tried_only_after_its_release(
+    store: JetStream, stub: QueueServiceStub, delivery: Delivery, peer: SmtpPeer
+) -> None:
+    record = mail(f"you@{FAR}")
+    await wait(store, record)
+    answer = await stub.HoldMessage(pb.HoldMessageRequest(message_id=record.message_id))
+    assert [entry.state for entry in answer.entries] == [pb.QUEUE_STATE_HELD]
+    assert await states(store) == [State.HELD]
+    with failing(grpc.StatusCode.FAILED_PRECONDITION):
+        await stub.RetryMessage(pb.RetryMessageRequest(message_id=record.message_id))
+    async with delivery:
+        await asyncio.sleep(0.5)
+        assert not peer.mails
+        await stub.ReleaseMessage(pb.ReleaseMessageRequest(message_id=record.message_id))
+        await peer.wait_mails(1)
+        await wait_queued(store)
+    assert await contents(store) == []
+
+
+async def test_a_release_that_was_cut_off_delivers_once(
+    store: JetStream, delivery: Delivery, peer: SmtpPeer
+) -> None:
+    record = mail(f"you@{FAR}")
+    await wait(store, record, state=State.HELD)
+    record.due_time.FromDatetime(datetime.now(UTC))
+    await submit(store, record)  # and the held one is still there
+    async with delivery:
+        await wait_queued(store)
+    assert len(peer.mails) == 1
+
+
+@pytest.mark.parametrize("state", [State.DEFERRED, State.HELD])
+@pytest.mark.parametrize("notify", [False, True])
+async def test_a_cancelled_mail_is_gone_and_its_sender_told_if_wanted(
+    store: JetStream,
+    stub: QueueServiceStub,
+    delivery: Delivery,
+    peer: SmtpPeer,
+    tmp_path: Path,
+    state: State,
+    notify: bool,
+) -> None:
+    record = mail(f"you@{FAR}", sender="me@example.test")
+    await wait(store, record, state=state)
+    answer = await stub.CancelMessage(
+        pb.CancelMessageRequest(message_id=record.message_id, notify_sender=notify)
+    )
+    assert [entry.message_id for entry in answer.entries] == [record.message_id]
+    async with delivery:
+        await wait_queued(store)
+    assert not peer.mails
+    assert await contents(store) == []
+    told = list((tmp_path / "mail").rglob("new/*"))
+    assert len(told) == notify
+    if notify:
+        assert b"554 5.0.0 Cancelled by the operator" in told[0].read_bytes()
+
+
+@pytest.mark.parametrize("method", ["HoldMessage", "CancelMessage"])
+async def test_what_is_being_tried_cannot_be_changed(
+    store: JetStream, stub: QueueServiceStub, method: str
+) -> None:
+    record = mail(f"you@{FAR}")
+    await submit(store, record)
+    request = getattr(pb, f"{method}Request")(message_id=record.message_id)
+    with failing(grpc.StatusCode.FAILED_PRECONDITION):
+        await getattr(stub, method)(request)
+    assert await states(store) == [State.READY]
+
+
+async def test_a_suspended_destination_is_left_alone_until_it_is_resumed(
+    store: JetStream, stub: QueueServiceStub, delivery: Delivery, peer: SmtpPeer
+) -> None:
+    await stub.SuspendDestination(pb.SuspendDestinationRequest(destination=FAR))
+    async with delivery:
+        await submit(store, mail(f"you@{FAR}"), mail("you@example.test"))
+        (waiting,) = await wait_queued(store, State.DEFERRED)
+        assert (waiting.attempts, waiting.wait_reason) == (0, "the destination is suspended")
+        await stub.ResumeDestination(pb.ResumeDestinationRequest(destination=FAR))
+        await stub.RetryMessage(pb.RetryMessageRequest(message_id=waiting.message_id))
+        await peer.wait_mails(1)
+
+
+async def test_other_replicas_learn_of_suspensions_and_failing_next_hops(
+    store: JetStream, delivery: Delivery, peer: SmtpPeer
+) -> None:
+    port = peer.port
+    await peer.__aexit__(None, None, None)
+    other = Delivery(store, {"domains": {"relay": {FAR: f"smtp:127.0.0.1:{port}"}}})
+    await delivery.destinations.suspend("quiet.test", None)
+    async with delivery:
+        await submit(store, mail(f"you@{FAR}"))
+        await wait_queued(store, State.DEFERRED)
+    await other.destinations.refresh()
+    assert other.destinations.suspension("quiet.test") is not None
+    parked = await other.slots.take(f"smtp:127.0.0.1:{port}")
+    assert parked is not None
+    assert parked.failure is not None
+
+
+async def test_events_are_watched_as_they_happen(
+    store: JetStream, stub: QueueServiceStub, delivery: Delivery
+) -> None:
+    mine, other = mail("you@example.test"), mail("you@example.test")
+    watching = stub.WatchEvents(pb.WatchEventsRequest(message_id=mine.message_id), timeout=20)
+    first = asyncio.ensure_future(anext(aiter(watching)))
+    await asyncio.sleep(0.5)
+    async with delivery:
+        await submit(store, other)
+        await submit(store, mine)
+        answer = await first
+    assert answer.event.message_id == mine.message_id
+    watching.cancel()
+
+
+async def test_dead_records_are_listed_and_put_back(
+    store: JetStream, stub: QueueServiceStub, delivery: Delivery, tmp_path: Path
+) -> None:
+    record = mail("you@example.test")
+    foreign = Outgoing("queue.ready.example~test.other-1", record.SerializeToString())
+    await store.publish(foreign)
+    async with delivery:
+        await until_async(lambda: store.page(DEAD_STREAM, "dead.>", after_sequence=0, count=1))
+        answer = await stub.ListDeadRecords(pb.ListDeadRecordsRequest())
+        (dead,) = answer.records
+        assert (dead.subject, dead.size) == (foreign.subject, len(foreign.data))
+        assert "another subject" in dead.reason
+        with failing(grpc.StatusCode.FAILED_PRECONDITION):
+            await stub.RequeueDeadRecord(pb.RequeueDeadRecordRequest(sequence=dead.sequence))
+        # As if a newer release, which can read it, had come.
+        headers = {SUBJECT_HEADER: f"queue.ready.example~test.{record.message_id}"}
+        sequence = await store.publish(Outgoing("dead.77", record.SerializeToString(), headers))
+        await stub.RequeueDeadRecord(pb.RequeueDeadRecordRequest(sequence=sequence))
+        await wait_queued(store)
+    answer = await stub.ListDeadRecords(pb.ListDeadRecordsRequest())
+    assert [each.sequence for each in answer.records] == [dead.sequence]
+    assert len(list((tmp_path / "mail").rglob("new/*"))) == 1
+
+
+async def until_async(condition: Any) -> None:
+    found: list[Any] = []
+
+    async def look() -> None:
+        while not found:
+            found.extend(await condition())
+
+    async with asyncio.timeout(10):
+        await look()
+
+
+# --- the sweeper --------------------------------------------------------------------------------
+
+
+async def test_a_record_whose_schedule_never_fired_is_found(
+    store: JetStream, delivery: Delivery, peer: SmtpPeer
+) -> None:
+    late, fresh = mail(f"late@{FAR}"), mail(f"fresh@{FAR}")
+    await wait(store, late, fresh)
+    # As a lost schedule looks: the record says an hour ago, the server knows of no time.
+    (stored,) = await store.page(
+        "QUEUE", f"queue.deferred.*.{late.message_id}", after_sequence=0, count=1
+    )
+    message = deferred(late, datetime.now(UTC) - 2 * OVERDUE)
+    headers = {**message.headers, "Nats-Schedule": "@at 2099-01-01T00:00:00Z"}
+    await store.publish(
+        Outgoing(message.subject, message.data, headers), expected_last_sequence=stored.sequence
+    )
+    sweeper = Sweeper(store, owner="a", pause_s=0)
+    assert await sweeper.take_lease()
+    assert await sweeper.sweep_overdue() == 1
+    async with delivery:
+        taken = await peer.wait_mails(1)
+        assert taken[0].rcpt_to == [f"late@{FAR}"]
+        await wait_queued(store, State.DEFERRED)
+
+
+async def test_only_contents_that_nobody_needs_are_removed(store: JetStream) -> None:
+    needed = mail(f"you@{FAR}")
+    await wait(store, needed)
+    for subject in ("content.gone-1.1", "content.gone-1.2", "content.half-1.2"):
+        await store.publish(Outgoing(subject, b"octets"))
+    await store.publish(Outgoing("content.due-1.1", b"octets"))
+    due = mail(f"you@{FAR}", message_id="due-1")
+    await submit(store, due)
+    sweeper = Sweeper(store, owner="a", pause_s=0)
+    assert await sweeper.take_lease()
+    assert await sweeper.sweep_contents() == 0  # all of them are young
+    assert await sweeper.sweep_contents(age=timedelta(0)) == 2
+    assert sorted(await contents(store)) == sorted(
+        ["content.due-1.1", f"content.{needed.content_reference.content_id}.1"]
+    )
+
+
+async def test_one_replica_sweeps(store: JetStream) -> None:
+    first, second = (Sweeper(store, owner=name, pause_s=0) for name in "ab")
+    assert await first.take_lease()
+    assert not await second.take_lease()
+    assert await first.take_lease()

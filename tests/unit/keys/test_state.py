@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,15 @@ def test_a_refusal_says_what_to_do_instead() -> None:
         after(KeyState.RETIRED, Step.ACTIVATE)
     with pytest.raises(ForbiddenStepError, match="only a pending or retired key"):
         after(KeyState.ACTIVE, Step.DELETE)
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    text = (Path(__file__).parents[3] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = text.partition("## The life of a DKIM key")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+    documented = {
+        (KeyState(row[0]), step): cell
+        for row in rows[2:]
+        for step, cell in zip(_STEPS, row[1:], strict=True)
+    }
+    assert documented == _ROWS

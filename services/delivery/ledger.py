@@ -32,7 +32,7 @@ SUBJECT_HEADER: Final = "Gatepost-Subject"
 REASON_HEADER: Final = "Gatepost-Reason"
 
 DEAD = Counter(
-    "gatepost_delivery_dead_records_total", "Records set aside because they cannot be read."
+    "gatepost_delivery_set_aside_records_total", "Records set aside because they cannot be read."
 )
 SUPERSEDED = Counter(
     "gatepost_delivery_superseded_records_total",

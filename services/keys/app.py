@@ -14,9 +14,9 @@ from services.common.app import Context, Stage
 from services.common.config.keys import KeyStoreKind
 from services.common.config.model import Config
 from services.common.config.source import ConfigSource
-from services.common.dns import ZoneServers
+from services.common.dns import DnsOptions, DnsResolver, ZoneServers
 from services.common.readiness import Condition
-from services.common.wiring import open_resolver, open_rpc_server, process
+from services.common.wiring import open_rpc_server, process
 from services.keys.create import KeyMaker
 from services.keys.dns_advice import DnsAdviser
 from services.keys.file_store import FileStore
@@ -44,11 +44,11 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     store = _store(config)
     context.on_stop(Stage.CLOSE, "key store", store.close)
     await store.open()
-    resolver = open_resolver(config)
+    resolver = _open_resolver(config)
     context.on_stop(Stage.CLOSE, "resolver", resolver.close)
     authority = ZoneServers(resolver, servers=config.keys.publication_servers)
     maker = KeyMaker(store, keyring, _now)
-    signer = MessageSigner(keyring, _now)
+    signer = MessageSigner(keyring, _now, lambda: source.current.keys.signature_lifetime)
     context.on_stop(Stage.CLOSE, "key generation", maker.close)
     context.on_stop(Stage.CLOSE, "signing", signer.close)
     lifecycle = Lifecycle(store, keyring, authority, _now)
@@ -65,8 +65,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     context.spawn("config", source.follow())
     context.spawn("key store", store.follow(keyring.take))
     upkeep = Upkeep(keyring, maker, lifecycle, _now)
-    interval = partial(_check_interval, source)
-    context.spawn("upkeep", upkeep.run(interval, partial(_queue_age, source)))
+    context.spawn("upkeep", upkeep.run(lambda: _interval(source), lambda: _queue_age(source)))
     context.spawn("keys loaded", _report_loaded(keyring, loaded, context))
 
 
@@ -79,6 +78,19 @@ def _store(config: Config) -> KeyStore:
     return KubernetesStore(config.keys.namespace)
 
 
+def _open_resolver(config: Config) -> DnsResolver:
+    """Without a cache: whoever has just published a record asks whether it is there."""
+    dns = config.dns
+    return DnsResolver(
+        DnsOptions(
+            servers=dns.servers,
+            attempt_timeout=dns.attempt_timeout.total_seconds(),
+            deadline=dns.timeout.total_seconds(),
+            cache_entries=0,
+        )
+    )
+
+
 async def _report_loaded(keyring: Keyring, loaded: Condition, context: Context) -> None:
     while not keyring.loaded:
         if keyring.lost:
@@ -88,7 +100,7 @@ async def _report_loaded(keyring: Keyring, loaded: Condition, context: Context) 
     await context.stopping.wait()
 
 
-def _check_interval(source: ConfigSource) -> timedelta:
+def _interval(source: ConfigSource) -> timedelta:
     return source.current.keys.check_interval
 
 

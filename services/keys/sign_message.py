@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from prometheus_client import Counter, Histogram
@@ -49,9 +49,16 @@ _BARE_LINE_END: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
 class MessageSigner:
     """Signs header blocks."""
 
-    def __init__(self, keyring: Keyring, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        now: Callable[[], datetime],
+        lifetime: Callable[[], timedelta] = timedelta,
+    ) -> None:
+        """`lifetime` is how long a signature made now is good for; 0 for ever."""
         self._keyring = keyring
         self._now = now
+        self._lifetime = lifetime
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="slow-signing")
 
     async def sign(
@@ -97,9 +104,10 @@ class MessageSigner:
         self, header: HeaderBlock, body_hash: bytes, signers: tuple[Signer, ...]
     ) -> tuple[SignatureField, ...]:
         at = int(self._now().timestamp())
+        lifetime = int(self._lifetime().total_seconds())
 
         def work() -> tuple[SignatureField, ...]:
-            return sign(header, body_hash=body_hash, signers=signers, at=at)
+            return sign(header, body_hash=body_hash, signers=signers, at=at, lifetime=lifetime)
 
         if any(signer.private.bits > SLOW_BITS for signer in signers):
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
 from services.common.config.types import Duration, FilePath, Section
 from services.common.dns.servers import parse_server
+
+LEAST_LIFETIME: Final = timedelta(hours=1)
+"""Mail that is an hour under way must not fail for it."""
 
 
 class KeyStoreKind(StrEnum):
@@ -18,6 +21,12 @@ class KeyStoreKind(StrEnum):
 
     FILE = "file"
     KUBERNETES = "kubernetes"
+
+
+def _lifetime(value: timedelta) -> timedelta:
+    if value and value < LEAST_LIFETIME:
+        raise ValueError("0 for none, or at least 1h")
+    return value
 
 
 def _server(text: str) -> str:
@@ -39,6 +48,9 @@ class Keys(Section):
     check_interval: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(minutes=1)
     """How often records that are not published yet are looked for, and keys that expire replaced.
     The records of keys that sign are looked for at every tenth time."""
+    signature_lifetime: Annotated[Duration, AfterValidator(_lifetime)] = timedelta(0)
+    """When signatures expire (`x=`), after they were made. `0`: never. Mail that waits for longer
+    elsewhere then fails; `7d` is a sensible choice."""
     publication_servers: tuple[Annotated[str, AfterValidator(_server)], ...] = ()
     """*restart* The servers that are asked whether a key's record is visible, `address` or
     `address:port`. Blank: all authoritative servers of the zone, which are found by its NS records.

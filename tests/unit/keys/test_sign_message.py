@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -55,6 +55,15 @@ async def test_a_mail_of_the_domain_is_signed_at_the_time_given(
     [field] = await signer.sign(domain, _HEADER, _HASH)
     assert b"d=a.test;" in field.raw
     assert f"t={int(_NOW.timestamp())};".encode() in field.raw
+
+
+@pytest.mark.parametrize("days", [0, 7])
+async def test_signatures_expire_if_that_is_wished(keyring: Keyring, days: int) -> None:
+    signer = MessageSigner(keyring, lambda: _NOW, lambda: timedelta(days=days))
+    [field] = await signer.sign("a.test", _HEADER, _HASH)
+    expiry = f"x={int(_NOW.timestamp()) + days * 86400};".encode()
+    assert (expiry in field.raw) is bool(days)
+    assert (b"x=" in field.raw.partition(b"h=")[0]) is bool(days)
 
 
 async def test_a_large_key_signs_too() -> None:

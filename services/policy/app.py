@@ -15,6 +15,7 @@ from services.policy.directory import AccountDirectory
 from services.policy.directory_service import DirectoryService
 from services.policy.dry_resolver import DryResolver
 from services.policy.events import PUBLISHERS, Events
+from services.policy.greylist import Greylist
 from services.policy.passwords import Passwords
 from services.policy.policy_service import Parts, PolicyService
 from services.policy.rules import RulesSource
@@ -60,7 +61,14 @@ async def _start(context: Context, source: ConfigSource) -> None:
     callouts = Callouts(CalloutMemory(store))
     declared = Declared(source, directory, passwords)
     parts = Parts(
-        rules, resolver, DryResolver(resolver, for_dry_runs), directory, events, callouts, declared
+        rules,
+        resolver,
+        DryResolver(resolver, for_dry_runs),
+        directory,
+        events,
+        callouts,
+        declared,
+        Greylist(store),
     )
     server = open_rpc_server(context, config)
     server.add(

@@ -31,6 +31,7 @@ from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
 from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory
 from services.policy.events import Events
+from services.policy.greylist import Greylist
 from services.policy.header_fields import header_fields
 from services.policy.recipient_desk import RecipientDesk
 from services.policy.replay import BadCandidate, Replay, candidate_rules
@@ -42,7 +43,7 @@ from services.policy.requests import (
     read_mail,
     read_results,
 )
-from services.policy.rules import Rules, RulesSource
+from services.policy.rules import Rules, RulesSource, is_exempt
 from services.policy.subject import Envelope, Mail
 from services.policy.verdict import ActionTable, Verdict, decide
 
@@ -75,6 +76,7 @@ class Parts:
     events: Events
     callouts: Callouts
     declared: Declared
+    greylist: Greylist
 
 
 class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
@@ -82,7 +84,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._desk = RecipientDesk(parts.rules.current, parts.directory, parts.declared)
+        self._desk = RecipientDesk(
+            parts.rules.current, parts.directory, parts.declared, parts.greylist
+        )
 
     async def CheckEnvelope(
         self, request: pb.CheckEnvelopeRequest, context: _Context
@@ -211,7 +215,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         known: Mapping[str, Finding] | None = None,
     ) -> judge.Findings[Envelope]:
         """In the order of the table of checks; nothing for mail that is not judged."""
-        if _is_exempt(rules, envelope):
+        if is_exempt(rules, envelope):
             return judge.Findings((), ())
         known = known or {}
         means = self._means(rules, dry_run)
@@ -227,7 +231,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     async def _find_message(
         self, rules: Rules, mail: Mail, context: _Context, table: ActionTable, *, dry_run: bool
     ) -> judge.Findings[Mail]:
-        if _is_exempt(rules, mail.envelope):
+        if is_exempt(rules, mail.envelope):
             return judge.Findings((), ())
         means = self._means(rules, dry_run)
         await authenticate(mail, means, seconds=_seconds_left(rules, context))
@@ -283,11 +287,6 @@ def _note_spf(mail: Mail, findings: judge.Findings[Envelope]) -> None:
         if check is spf_mismatch.CHECK:
             mail.spf_result = finding.result
             mail.spf_domain = spf_mismatch.identity(mail.envelope)[2]
-
-
-def _is_exempt(rules: Rules, envelope: Envelope) -> bool:
-    """Checks are for mail from outside."""
-    return bool(envelope.session.authenticated_account) or rules.trusts(envelope.session.address)
 
 
 def _seconds_left(rules: Rules, context: _Context) -> float:

@@ -12,13 +12,16 @@ from services.policy.action import Action
 from services.policy.checks.check import Standing
 from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory, LimitReached
+from services.policy.greylist import Greylist
 from services.policy.recipients import DIRECTORY_AWAY, Route, Routing, route
 from services.policy.requests import RECIPIENT
-from services.policy.rules import Rules
+from services.policy.rules import Rules, is_exempt
 from services.policy.subject import Envelope
 from services.policy.verdict import Result, Verdict, decide
 
 LIMIT_REACHED = Reply(450, "4.7.1", "Too many recipients in this hour, please try again later")
+
+GREYLISTED = Reply(451, "4.7.1", "Greylisted, please try again in some minutes")
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +29,15 @@ _log = logging.getLogger(__name__)
 class RecipientDesk:
     """Judges recipients."""
 
-    def __init__(self, rules: Rules, directory: AccountDirectory, declared: Declared) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        directory: AccountDirectory,
+        declared: Declared,
+        greylist: Greylist,
+    ) -> None:
         self._directory = directory
+        self._greylist = greylist
         self._declared = declared
         self._aliases = declared.aliases
         self._routing = Routing.of(rules.config, self._aliases)
@@ -49,7 +59,10 @@ class RecipientDesk:
         way = await self._route(recipient, rules, envelope)
         verdict = _decide(results, way)
         if verdict.action in (Action.ACCEPT, Action.SPAM):
-            settled = await self._settle(way, recipient, rules, envelope, dry_run=dry_run)
+            vouched = any(result.standing is Standing.VOUCHES for result in results)
+            settled = await self._settle(
+                way, recipient, rules, envelope, vouched=vouched, dry_run=dry_run
+            )
             if settled is not way:
                 way, verdict = settled, _decide(results, settled)
         return verdict, way
@@ -69,10 +82,23 @@ class RecipientDesk:
             return _directory_away(error)
 
     async def _settle(
-        self, way: Route, recipient: str, rules: Rules, envelope: Envelope, *, dry_run: bool
+        self,
+        way: Route,
+        recipient: str,
+        rules: Rules,
+        envelope: Envelope,
+        *,
+        vouched: bool,
+        dry_run: bool,
     ) -> Route:
         """What taking the recipient entails; another route where there is no room for it."""
         try:
+            admitted = vouched or await self._is_admitted(
+                recipient, rules, envelope, dry_run=dry_run
+            )
+            if not admitted:
+                why = "Greylisting: the client, sender and recipient were not seen together before."
+                return Route("greylisted", why, reply=GREYLISTED)
             if not await self._within_limit(envelope, rules, dry_run=dry_run):
                 why = "The account has sent to as many recipients as it may in an hour."
                 return Route("limit", why, reply=LIMIT_REACHED)
@@ -84,6 +110,14 @@ class RecipientDesk:
         except StoreError as error:
             return _directory_away(error)
         return way
+
+    async def _is_admitted(
+        self, recipient: str, rules: Rules, envelope: Envelope, *, dry_run: bool
+    ) -> bool:
+        settings = rules.config.policy.greylist
+        if not settings.enabled or is_exempt(rules, envelope):
+            return True
+        return await self._greylist.admits(envelope, recipient, settings, dry_run=dry_run)
 
     async def _within_limit(self, envelope: Envelope, rules: Rules, *, dry_run: bool) -> bool:
         """Whether the account that submits may have one more recipient in this hour."""

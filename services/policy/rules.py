@@ -13,7 +13,7 @@ from services.common.config.types import Section
 from services.common.mail.address import AddressError, parse_mailbox
 from services.policy.action import Action
 from services.policy.sender_list import SenderList
-from services.policy.subject import IPAddress
+from services.policy.subject import Envelope, IPAddress
 from services.policy.verdict import ActionTable
 
 _ACTIONS = {
@@ -67,6 +67,11 @@ def _tables(general: ActionTable, domains: Mapping[str, DomainPolicy]) -> dict[s
         own = ActionTable(actions, general.on_error, domain)
         tables[domain] = shared.setdefault(tuple(sorted(actions.items())), own)
     return tables
+
+
+def is_exempt(rules: Rules, envelope: Envelope) -> bool:
+    """Whether this is not mail from outside, which is all that is judged."""
+    return bool(envelope.session.authenticated_account) or rules.trusts(envelope.session.address)
 
 
 class RulesSource:

@@ -301,3 +301,42 @@ def test_recipients_under_different_rules_are_told_apart(policy: PolicyProcess) 
     )
     answer = policy.check_envelope(**GOOD, recipients=recipients)
     assert [each.rules for each in answer.recipients] == ["", "a.test", "a.test", ""]
+
+
+def test_greylisting_tells_newcomers_to_come_again(policy: PolicyProcess) -> None:
+    policy.configure(
+        {"policy": {"greylist": {"enabled": True, "delay": "1s"}, "allow": ["203.0.113.0/24"]}}
+    )
+
+    def replies(**fields: str) -> list[int]:
+        asked = {**GOOD, "recipients": ("postmaster", "nobody@example.test"), **fields}
+        answer = policy.check_envelope(**asked)
+        return [each.verdict.reply.code for each in answer.recipients]
+
+    # A dry run says so and is not seen; an unknown recipient is told the truth at once.
+    assert replies() == [451, 550]
+    assert replies() == [451, 550]
+    assert replies(message_id="grey-1") == [451, 550]
+    assert replies(message_id="grey-1") == [451, 550]
+    deadline = time.monotonic() + 10
+    while replies(message_id="grey-2") != [250, 550]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert replies(client="192.0.2.200") == [250, 550]
+    assert replies(client="198.51.100.1") == [451, 550]
+    assert replies(client="203.0.113.1") == [250, 550]
+    assert replies(account="you@example.test") == [250, 550]
+
+
+def test_block_lists(policy: PolicyProcess) -> None:
+    policy.configure(
+        {
+            "policy": {
+                "dnsbl": {"lists": [{"zone": "bl.example"}]},
+                "actions": {"dnsbl_listed": "refuse"},
+            }
+        }
+    )
+    answer = policy.check_envelope(**{**GOOD, "client": "198.51.100.9"})
+    assert said(answer.verdict).startswith("550 5.7.1 Your address is on a block list")
+    assert policy.check_envelope(**GOOD).verdict.action == ACCEPT

@@ -20,6 +20,7 @@ ZONE = {
     ("deny.example", "MX"): ["10 mx.example.org"],
     ("deny.example", "TXT"): ["v=spf1 -all"],
     ("slow.example", "TXT"): ["v=spf1 a -all"],
+    ("9.100.51.198.bl.example", "A"): ["127.0.0.2"],
     (KEY_NAME, "TXT"): [record(rsa_key())],
     ("_dmarc.bank.example", "TXT"): ["v=DMARC1; p=reject"],
 }

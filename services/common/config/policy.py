@@ -70,6 +70,8 @@ class Actions(Section):
     """The address in the From field is not the reverse-path."""
     dmarc_fail: Action = Action.SPAM
     """DMARC fails, and the domain in the From field asks for quarantine or reject."""
+    dnsbl_listed: Action = Action.SPAM
+    """The client's address is on one of `dnsbl.lists`."""
     sender_unreachable: Action = Action.ACCEPT
     """The sender's mail exchange says that it would not take a reply. Asked only if not `accept`;
     see `callout`."""
@@ -83,6 +85,7 @@ class OnError(Section):
     spf_mismatch: OnErrorAction = OnErrorAction.ACCEPT
     dkim_invalid: OnErrorAction = OnErrorAction.ACCEPT
     dmarc_fail: OnErrorAction = OnErrorAction.ACCEPT
+    dnsbl_listed: OnErrorAction = OnErrorAction.ACCEPT
     sender_unreachable: OnErrorAction = OnErrorAction.ACCEPT
 
 
@@ -96,6 +99,7 @@ class ActionOverrides(Section):
     dkim_missing: Action | None = None
     from_mismatch: Action | None = None
     dmarc_fail: Action | None = None
+    dnsbl_listed: Action | None = None
     sender_unreachable: Action | None = None
 
 
@@ -123,6 +127,31 @@ class Dmarc(Section):
     """Do what the domain in the From field asks for: quarantine is `spam`, reject is `refuse`;
     `actions.dmarc_fail` then counts for nothing. RFC 9989 section 5.4 advises against refusing
     mail for this alone, since mailing lists break DMARC."""
+
+
+class DnsblList(Section):
+    """A block list in the DNS (RFC 5782)."""
+
+    zone: Domain
+    """Asked for the client's reversed address, as in `1.2.0.192.<zone>`."""
+    codes: tuple[Network, ...] = ()
+    """The answers that count, for example `127.0.0.2/31`; blank for all."""
+
+
+class Dnsbl(Section):
+    """Block lists."""
+
+    lists: Annotated[tuple[DnsblList, ...], Field(max_length=20)] = ()
+
+
+class Greylist(Section):
+    """Greylisting (RFC 6647): what is seen for the first time is told to come again (451)."""
+
+    enabled: bool = False
+    delay: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=5)
+    """When it may come again."""
+    retry_within: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(days=2)
+    """When it is too late, and counts as seen for the first time."""
 
 
 class Callout(Section):
@@ -158,6 +187,8 @@ class Policy(Section):
     """Other actions for some recipient domains."""
     spf: Spf = Spf()
     dmarc: Dmarc = Dmarc()
+    dnsbl: Dnsbl = Dnsbl()
+    greylist: Greylist = Greylist()
     callout: Callout = Callout()
     networks: Networks = Networks()
     null_sender: NullSender = NullSender.ALL

@@ -8,6 +8,7 @@ from services.policy.checks import (
     dkim_invalid,
     dkim_missing,
     dmarc_fail,
+    dnsbl_listed,
     from_mismatch,
     helo_mismatch,
     invalid_sender,
@@ -24,6 +25,7 @@ ENVELOPE_CHECKS: tuple[Check[Envelope], ...] = (
     helo_mismatch.CHECK,
     invalid_sender.CHECK,
     spf_mismatch.CHECK,
+    dnsbl_listed.CHECK,
     sender_unreachable.CHECK,
 )
 """Known at RCPT: the session and the reverse-path."""

@@ -34,7 +34,7 @@ test: setup programs ## Run the tests (T="tests/unit -k address")
 	@$(BIN)/python -m pytest $(T)
 
 .PHONY: check
-check: lint proto-check test ## Everything that CI runs
+check: lint proto-check container-image test ## Everything that CI runs
 
 .PHONY: lint
 lint: setup ## Format, style, types, walls between the services, protos
@@ -61,12 +61,17 @@ lock: setup ## Write requirements.lock anew (ARGS="--upgrade" for the newest)
 	@tools/lock $(ARGS)
 
 .PHONY: chart
-chart: setup ## Write the chart's schema of `config:` anew
+chart: setup ## Write the chart's schema of `config:` and its README anew
 	@$(BIN)/python tools/chart-schema
+	@$(BIN)/python tools/chart-readme
 
 .PHONY: images
 images: ## Build the image (BASE=IMAGE to build it on another one, BUILDER=podman)
 	@tools/build-image
+
+.PHONY: container-image
+container-image: ## Build the image that the container tests run, if this machine can
+	@tools/container-image
 
 .PHONY: programs
 programs: setup ## Install the programs that the tests need (swaks, Postfix's, promtool, Helm)

@@ -134,10 +134,11 @@ def test_values_that_do_not_go_together_are_refused(
         render(values)
 
 
-def test_the_schema_of_config_is_that_of_the_model() -> None:
+@pytest.mark.parametrize("tool", ["chart-schema", "chart-readme"])
+def test_what_is_generated_is_up_to_date(tool: str) -> None:
     """To mend: `make chart`."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "chart-schema"), "--check"],
+        [sys.executable, str(ROOT / "tools" / tool), "--check"],
         check=False,
         capture_output=True,
         text=True,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from services.common.app import Context, Stage
 from services.common.app import run as run_process
+from services.common.config.model import Config
 from services.common.config.smtp import Smtp
 from services.common.config.source import ConfigSource
 from services.common.tls import CertificateFiles, ServerTls
 from services.common.wiring import open_channel, open_store, process
-from services.ingress.cleaner import Cleaner
+from services.ingress.cleaner import FINISH_S, Cleaner
 from services.ingress.dialogue import Edge
 from services.ingress.gate import Gate
 from services.ingress.listeners import Listeners
@@ -32,14 +33,19 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
     config = source.current
     store = await open_store(context, config)
     cleaner = Cleaner(store)
-    policy = Policy(open_channel(context, config, config.services.policy))
+    policy = Policy(
+        open_channel(context, config, config.services.policy),
+        check_timeout_s=lambda: _check_timeout_s(source.current),
+    )
     tls = _server_tls(config.smtp)
     watch = StorageWatch(store, lambda: source.current.smtp.limits)
     mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
     guard = LoginGuard(store, lambda: source.current.smtp.limits)
     edge = Edge(source, policy, mail_store, guard)
     listeners = Listeners(edge, Gate(), tls)
-    context.on_stop(Stage.DRAIN, "sessions", lambda: listeners.drain(grace_s=context.process.grace))
+    # The cleaner comes after the sessions, within the same grace period.
+    grace_s = max(context.process.grace - FINISH_S, context.process.grace / 2)
+    context.on_stop(Stage.DRAIN, "sessions", lambda: listeners.drain(grace_s=grace_s))
     context.on_stop(Stage.DRAIN, "cleaner", cleaner.finish)
     context.spawn("config", source.follow())
     context.spawn("cleaner", cleaner.run())
@@ -48,6 +54,10 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
         context.spawn("certificates", tls.watch())
     await listeners.start(context.spawn)
     return listeners
+
+
+def _check_timeout_s(config: Config) -> float:
+    return config.policy.check_timeout.total_seconds()
 
 
 def _server_tls(smtp: Smtp) -> ServerTls | None:

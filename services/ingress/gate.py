@@ -29,6 +29,9 @@ SESSIONS = Counter(
     ["listener", "end"],
 )
 
+ABORT_S = 0.5
+"""Sessions that are ended by force need some turns of the loop."""
+
 Address = IPv4Address | IPv6Address
 Source = IPv4Address | IPv6Network
 
@@ -110,6 +113,7 @@ class Gate:
         except TimeoutError:
             for visitor in tuple(self._visitors):
                 visitor.abort()
+            await asyncio.wait({asyncio.ensure_future(self._empty.wait())}, timeout=ABORT_S)
 
 
 def source_of(address: Address) -> Source:

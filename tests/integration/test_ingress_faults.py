@@ -116,21 +116,64 @@ async def test_content_of_a_refused_mail_is_removed(
         assert await edge.chunks() == 0
 
 
-async def test_a_policy_that_hangs_is_waited_for_twice_and_then_not_at_all(
+async def test_a_policy_that_hangs_is_waited_for_a_moment_and_then_not_at_all(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
-    async with running_edge(tmp_path, nats_server) as edge:
-        edge.policy.delay_s = 30
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        edge.policy.hangs = True
         seconds = []
+        await client.hello()
+        await client.say("MAIL FROM:<sender@example.net>")
+        for _ in range(5):
+            started = time.monotonic()
+            assert (await client.say("RCPT TO:<you@example.test>")).startswith("451 4.3.5 ")
+            seconds.append(time.monotonic() - started)
+        assert max(seconds) < 2.5
+        assert seconds[-1] < 0.5
+
+        async def is_back() -> bool:
+            return (await client.say("RCPT TO:<you@example.test>")).startswith("250 ")
+
+        edge.policy.hangs = False
+        await eventually(is_back, seconds=8)
+
+
+async def test_a_slow_check_is_not_an_absent_policy(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with (
+        running_edge(tmp_path, nats_server) as edge,
+        connected(edge.port()) as slow,
+        connected(edge.port()) as other,
+    ):
+        edge.policy.delay_s = 3.5
+        await slow.hello()
+        await slow.say("MAIL FROM:<sender@example.net>")
+        slow.send(b"RCPT TO:<you@example.test>\r\n")
+
+        async def asked() -> bool:
+            return bool(edge.policy.envelopes)
+
+        await eventually(asked)
+        edge.policy.delay_s = 0
+        await other.hello()
+        assert (await other.mail(_TEXT)).startswith("250 ")
+        assert (await slow.reply()).startswith("250 ")
+
+
+async def test_checks_that_take_too_long_do_not_get_mail_in(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    config = {"policy": {"unavailable": "accept", "check_timeout": "100ms"}}
+    async with running_edge(tmp_path, nats_server, config) as edge:
+        edge.policy.delay_s = 30
         async with connected(edge.port()) as client:
             await client.hello()
             await client.say("MAIL FROM:<sender@example.net>")
-            for _ in range(5):
-                started = time.monotonic()
+            for _ in range(4):
                 assert (await client.say("RCPT TO:<you@example.test>")).startswith("451 4.3.5 ")
-                seconds.append(time.monotonic() - started)
-        assert max(seconds) < 3
-        assert seconds[-1] < 0.5
+            edge.policy.delay_s = 0
+            assert (await client.say("RCPT TO:<you@example.test>")).startswith("250 ")
 
 
 async def test_a_fault_of_ours_is_temporary_and_says_nothing(

@@ -148,7 +148,10 @@ async def running_edge(
         watch = StorageWatch(store, lambda: source.current.smtp.limits)
         mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
         guard = LoginGuard(store, lambda: source.current.smtp.limits)
-        edge = Edge(source, Policy(opened), mail_store, guard)
+        questions = Policy(
+            opened, check_timeout_s=lambda: source.current.policy.check_timeout.total_seconds()
+        )
+        edge = Edge(source, questions, mail_store, guard)
         listeners = Listeners(edge, gate, tls)
         await listeners.start(tasks.spawn)
         running = RunningEdge(

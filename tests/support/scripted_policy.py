@@ -15,6 +15,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 
 from gatepost.policy.v1.directory_pb2 import Account, AuthenticateRequest, AuthenticateResponse
 from gatepost.policy.v1.directory_pb2_grpc import (
@@ -46,7 +48,7 @@ def refusal(code: int, enhanced: str, text: str) -> Verdict:
 
 
 @dataclass
-class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer):
+class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer, HealthServicer):
     """The answers, and what was asked."""
 
     recipients: dict[str, Verdict] = field(default_factory=dict)
@@ -55,6 +57,8 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer):
     header_fields: list[HeaderField] = field(default_factory=list)
     failure: grpc.StatusCode | None = None
     delay_s: float = 0.0
+    hangs: bool = False
+    """Whether the whole process is silent, its health included."""
     envelopes: list[CheckEnvelopeRequest] = field(default_factory=list)
     messages: list[CheckMessageRequest] = field(default_factory=list)
     logins: list[AuthenticateRequest] = field(default_factory=list)
@@ -110,7 +114,15 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer):
         account = Account(address=request.username, has_password=True)
         return AuthenticateResponse(authenticated=True, account=account)
 
+    async def Check(self, request: Any, context: Any) -> HealthCheckResponse:
+        """Its health."""
+        if self.hangs:
+            await asyncio.Event().wait()
+        return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+
     async def _perhaps_fail(self, context: Any) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         if self.failure is not None:
@@ -123,6 +135,7 @@ async def serve(policy: ScriptedPolicy) -> AsyncIterator[str]:
     server = grpc.aio.server()
     add_PolicyServiceServicer_to_server(policy, server)
     add_DirectoryServiceServicer_to_server(policy, server)
+    add_HealthServicer_to_server(policy, server)
     policy.port = server.add_insecure_port(f"127.0.0.1:{policy.port}")
     await server.start()
     try:

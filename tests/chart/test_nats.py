@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,12 @@ async def made(nats: ChartNats, replicas: int) -> None:
 @pytest.fixture(scope="module")
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChartNats]:
     server = ChartNats(render({"nats": {"storage": {"size": "1Gi"}}}), tmp_path_factory.mktemp("n"))
-    server.start()
-    asyncio.run(made(server, 1))
-    yield server
-    server.close()
+    try:
+        server.start()
+        asyncio.run(made(server, 1))
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture
@@ -75,7 +78,8 @@ async def test_a_mail_goes_from_ingress_to_delivery(user: Open) -> None:
         await first.in_progress()
         await second.give_back()
         await delivery.publish(Outgoing("queue.held.a~org.abc-1", b""), expected_last_sequence=0)
-        await delivery.publish(Outgoing("dead.1", b"record"))
+        dead = await delivery.publish(Outgoing("dead.1", b"record"))
+        await delivery.delete("DEAD", dead)
         await first.ack()
         (again,) = [each async for each in consumer.pull(1, wait_s=5)]
         assert again.subject == second.subject
@@ -102,32 +106,27 @@ async def test_a_deferred_record_comes_back(user: Open) -> None:
 
 async def test_events_are_told_kept_and_followed(user: Open) -> None:
     async with user("policy") as policy, user("delivery") as delivery:
-        following = delivery.follow("EVENTS", "events.e-1.*")
-        coming = asyncio.ensure_future(anext(following))
-        # Told until it is followed: events of the time before are not shown.
-        while not coming.done():
-            await policy.publish(Outgoing("events.e-1.verdict", b"judged"))
-            await asyncio.wait({coming}, timeout=0.1)
-        assert coming.result().data == b"judged"
-        await following.aclose()
+        since = datetime.now(UTC) - timedelta(minutes=1)
+        await policy.publish(Outgoing("events.e-1.verdict", b"judged"))
+        for store in (policy, delivery):
+            async with aclosing(store.follow("EVENTS", "events.e-1.*", since=since)) as following:
+                assert (await anext(following)).data == b"judged"
         await delivery.tell(Outgoing("events.e-2.attempt", b"tried"))
         assert await policy.last("EVENTS", "events.e-1.verdict") is not None
 
 
-@pytest.mark.parametrize(
-    ("name", "bucket"),
-    [
-        ("ingress", "logins"),
-        ("policy", "accounts"),
-        ("policy", "callouts"),
-        ("delivery", "suppressions"),
-        ("delivery", "destinations"),
-    ],
-)
-async def test_buckets_are_written_and_listed_by_their_owner(
-    user: Open, name: str, bucket: str
-) -> None:
-    async with user(name) as store:
+OWNERS = {
+    "accounts": "policy",
+    "callouts": "policy",
+    "destinations": "delivery",
+    "logins": "ingress",
+    "suppressions": "delivery",
+}
+
+
+@pytest.mark.parametrize("bucket", topology.BUCKETS)
+async def test_buckets_are_written_and_listed_by_their_owner(user: Open, bucket: str) -> None:
+    async with user(OWNERS[bucket]) as store:
         opened = await store.bucket(bucket)
         revision = await opened.create("a.b", b"1")
         await opened.update("a.b", b"2", revision=revision)

@@ -34,8 +34,10 @@ ingress:
   {{- include "gatepost.nats.bucket" "logins" | nindent 2 }}
 policy:
   - events.*.*
+  # Verdicts that were given are read again.
   - $JS.API.DIRECT.GET.EVENTS
   - $JS.API.DIRECT.GET.EVENTS.>
+  {{- include "gatepost.nats.follow" "EVENTS" | nindent 2 }}
   {{- range list "accounts" "callouts" }}
   {{- include "gatepost.nats.bucket" . | nindent 2 }}
   {{- end }}
@@ -53,18 +55,15 @@ delivery:
   {{- range list "QUEUE" "CONTENT" "DEAD" }}
   - $JS.API.STREAM.PURGE.{{ . }}
   {{- end }}
-  # `gatepost queue watch` follows the events by consumers of its own.
-  - $JS.API.CONSUMER.CREATE.EVENTS
-  - $JS.API.CONSUMER.CREATE.EVENTS.>
-  - $JS.API.CONSUMER.DELETE.EVENTS.>
-  - $JS.API.CONSUMER.INFO.EVENTS.>
-  - $JS.FC.EVENTS.>
+  - $JS.API.STREAM.MSG.DELETE.DEAD
+  # `gatepost queue watch` follows the events.
+  {{- include "gatepost.nats.follow" "EVENTS" | nindent 2 }}
   {{- range list "suppressions" "destinations" }}
   {{- include "gatepost.nats.bucket" . | nindent 2 }}
   {{- end }}
 topology:
   - $JS.API.STREAM.CREATE.*
-  - $JS.API.CONSUMER.CREATE.QUEUE.delivery
+  - $JS.API.CONSUMER.CREATE.QUEUE.*
 {{- end -}}
 
 {{/* A key-value bucket, read and written. Listing its keys takes a consumer. */}}
@@ -72,11 +71,16 @@ topology:
 - $KV.{{ . }}.>
 - $JS.API.DIRECT.GET.KV_{{ . }}
 - $JS.API.DIRECT.GET.KV_{{ . }}.>
-- $JS.API.CONSUMER.CREATE.KV_{{ . }}
-- $JS.API.CONSUMER.CREATE.KV_{{ . }}.>
-- $JS.API.CONSUMER.DELETE.KV_{{ . }}.>
-- $JS.API.CONSUMER.INFO.KV_{{ . }}.>
-- $JS.FC.KV_{{ . }}.>
+{{ include "gatepost.nats.follow" (printf "KV_%s" .) }}
+{{- end -}}
+
+{{/* A stream, read from some point on by consumers of one's own. */}}
+{{- define "gatepost.nats.follow" -}}
+- $JS.API.CONSUMER.CREATE.{{ . }}
+- $JS.API.CONSUMER.CREATE.{{ . }}.>
+- $JS.API.CONSUMER.DELETE.{{ . }}.>
+- $JS.API.CONSUMER.INFO.{{ . }}.>
+- $JS.FC.{{ . }}.>
 {{- end -}}
 
 {{- define "gatepost.nats.conf" -}}
@@ -106,7 +110,7 @@ accounts {
           publish: [
             "$JS.API.INFO"
             "$JS.API.STREAM.INFO.*"
-            "$JS.API.CONSUMER.INFO.QUEUE.delivery"
+            "$JS.API.CONSUMER.INFO.QUEUE.*"
             {{- range $subjects }}
             {{ quote . }}
             {{- end }}

@@ -1,4 +1,4 @@
-"""What has to be known of a mail before its checks: its signatures, verified within a deadline."""
+"""What has to be known of a mail before its checks: its signatures and its ARC chain, in time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import time
 from prometheus_client import Histogram
 
 from services.common.log import ERROR, event
+from services.policy.arc.chain import verify_chain
+from services.policy.arc.result import ArcResult
+from services.policy.arc.sets import has_arc
 from services.policy.checks.check import TEMPERROR, Means
 from services.policy.dkim.signature import label_of
 from services.policy.dkim.verification import (
@@ -29,18 +32,20 @@ _log = logging.getLogger(__name__)
 
 
 async def authenticate(mail: Mail, means: Means, *, seconds: float) -> None:
-    """Fill `mail.signatures`. What is not known in time cannot be told just now."""
+    """Fill `mail.signatures` and `mail.arc`. What is not known in time cannot be told just now."""
+    mail.signatures = _untold(mail, f"not verified within {seconds:.1f} s")
+    if has_arc(mail.header):
+        mail.arc = ArcResult(TEMPERROR, f"not verified within {seconds:.1f} s")
     try:
         with SECONDS.time():
             async with asyncio.timeout(seconds):
-                mail.signatures = await verify_signatures(
-                    mail, means.resolver, now=int(time.time())
-                )
+                now = int(time.time())
+                mail.signatures = await verify_signatures(mail, means.resolver, now=now)
+                mail.arc = await verify_chain(mail, means.resolver)
     except TimeoutError:
-        mail.signatures = _untold(mail, f"not verified within {seconds:.1f} s")
+        pass
     except Exception:  # noqa: BLE001 - a fault of ours must not cost the verdict
         event(_log, ERROR, "signatures cannot be verified", exc_info=True)
-        mail.signatures = _untold(mail, "internal error")
 
 
 def _untold(mail: Mail, reason: str) -> tuple[SignatureResult, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from services.common.mail.message import folded
 from services.policy.action import Action
+from services.policy.arc.result import ArcResult
 from services.policy.checks.spf_mismatch import identity
 from services.policy.dkim.verification import SignatureResult
 from services.policy.subject import Envelope, Mail
@@ -61,6 +62,8 @@ def _entries(mail: Mail, results: Mapping[str, Result]) -> Iterator[str]:
         yield _dkim_entry(signature)
     if "dkim_missing" in results and not mail.signatures:
         yield "dkim=none"
+    if mail.arc.result != "none":
+        yield _arc_entry(mail.arc)
     dmarc = results.get("dmarc_fail")
     if dmarc is not None:
         yield _dmarc_entry(mail, dmarc)
@@ -77,6 +80,15 @@ def _dkim_entry(signature: SignatureResult) -> str:
     for name, value in (("d", label.domain), ("s", label.selector), ("b", label.signature)):
         if value:
             words.append(f"header.{name}={_value(value)}")
+    return " ".join(words)
+
+
+def _arc_entry(arc: ArcResult) -> str:
+    words = [f"arc={arc.result}"]
+    if arc.sealers:
+        words.append(f"(sealed by {_comment(arc.sealers[-1])})")
+    if arc.reason:
+        words.append(f"reason={_quoted(arc.reason)}")
     return " ".join(words)
 
 

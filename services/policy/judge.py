@@ -19,6 +19,7 @@ from prometheus_client import Counter, Histogram
 from services.common.dns import Answer, RecordType, Resolver
 from services.common.log import ERROR, event
 from services.policy.action import Action
+from services.policy.checks import arc
 from services.policy.checks.check import Check, Finding, Means, Standing, unknown
 from services.policy.verdict import ActionTable, Result, Verdict
 
@@ -139,6 +140,17 @@ class Findings(Generic[S]):
             table.judged(finding, check, elapsed_s=elapsed)
             for check, (finding, elapsed) in zip(self.checks, self.found, strict=True)
         ]
+
+
+def overruled(findings: Findings[S], seen: dict[str, str]) -> Findings[S]:
+    """The findings after what trusted forwarders saw has been heard."""
+    if not seen:
+        return findings
+    heard = [
+        (arc.overruled(check.name, finding, seen), elapsed)
+        for check, (finding, elapsed) in zip(findings.checks, findings.found, strict=True)
+    ]
+    return Findings(findings.checks, heard)
 
 
 def that_matter(

@@ -23,6 +23,7 @@ from services.common.store import StoreError
 from services.policy import judge
 from services.policy.action import Action
 from services.policy.answers import recipient_answer, result_message, verdict_message
+from services.policy.arc.testimony import witnesses
 from services.policy.authentication import authenticate
 from services.policy.callout.callouts import Callouts
 from services.policy.checks import spf_mismatch
@@ -144,8 +145,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         )
         _note_spf(mail, of_envelope)
         of_message = await self._find_message(rules, mail, context, table, dry_run=request.dry_run)
-        after = of_message.results(table)
+        seen = witnesses(mail.arc, rules.config.policy.arc.trusted_sealers)
+        after = judge.overruled(of_message, seen).results(table)
         replaced = {result.check for result in after}
+        of_envelope = judge.overruled(of_envelope, seen)
         before = [r for r in of_envelope.results(table) if r.check not in replaced]
         verdict = decide([*before, *after])
         if not request.dry_run:

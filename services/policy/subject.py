@@ -23,6 +23,7 @@ from services.common.mail.address import (
 from services.common.mail.author import Authors
 from services.common.mail.body_hash import BodyHash
 from services.common.mail.message import HeaderBlock, from_addresses
+from services.policy.arc.result import NO_CHAIN, ArcResult
 from services.policy.identifiers import Identifiers
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Mail:
         self._body = body
         self.signatures: tuple[SignatureResult, ...] = ()
         """Filled before the checks run."""
+        self.arc: ArcResult = NO_CHAIN
         self.spf_result = ""
         self.spf_domain = ""
         """What SPF said of the envelope, and of which domain; filled before the checks run."""

@@ -8,6 +8,7 @@ import pytest
 from gatepost.policy.v1 import directory_pb2, verdict_pb2
 from gatepost.policy.v1 import policy_pb2 as pb
 from services.common.rpc.auth import Role
+from tests.support.arc_sealer import seal
 from tests.support.dkim_signer import rsa_key, sign
 from tests.support.dns_server import DnsServer
 from tests.support.nats_server import NatsServer
@@ -340,3 +341,18 @@ def test_block_lists(policy: PolicyProcess) -> None:
     answer = policy.check_envelope(**{**GOOD, "client": "198.51.100.9"})
     assert said(answer.verdict).startswith("550 5.7.1 Your address is on a block list")
     assert policy.check_envelope(**GOOD).verdict.action == ACCEPT
+
+
+def test_a_trusted_forwarder_outweighs_our_own_failure(policy: PolicyProcess) -> None:
+    theirs = seal(MAIL.replace("ann@example.org", "ceo@bank.example"), rsa_key())
+    asked = {"client": "203.0.113.5", "sender": "ann@deny.example", "text": theirs}
+    refuse = {"spf_mismatch": "refuse", "dmarc_fail": "refuse"}
+    policy.configure({"policy": {"actions": refuse}})
+    assert check_message(policy, **asked).verdict.action == REFUSE
+    policy.configure({"policy": {"actions": refuse, "arc": {"trusted_sealers": ["example.org"]}}})
+    answer = check_message(policy, **asked)
+    assert answer.verdict.action == SPAM  # for its HELO name
+    objecting = {result.check for result in answer.verdict.check_results if result.objects}
+    assert not objecting & {"spf_mismatch", "dmarc_fail"}
+    fields = {field.name: field.value for field in answer.header_fields}
+    assert "arc=pass (sealed by example.org)" in fields["Authentication-Results"]

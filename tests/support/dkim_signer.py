@@ -59,7 +59,7 @@ def sign(
     """The message with a signature on top; lines end in LF. A tag given as "" is left out."""
     header, _, body = message.partition("\n\n")
     header_kind, _, body_kind = canonicalization.partition("/")
-    octets = _body(body, body_kind)[:length]
+    octets = canonical_body(body, body_kind)[:length]
     found = {
         "v": "1",
         "a": "ed25519-sha256" if isinstance(key, ed25519.Ed25519PrivateKey) else "rsa-sha256",
@@ -73,7 +73,8 @@ def sign(
     }
     value = " " + "; ".join(f"{n}={v}" for n, v in found.items() if v) + "; b="
     hashed = (
-        _header(header, signed, header_kind) + _field("DKIM-Signature", value, header_kind)[:-2]
+        _header(header, signed, header_kind)
+        + canonical_field("DKIM-Signature", value, header_kind)[:-2]
     )
     if isinstance(key, ed25519.Ed25519PrivateKey):
         made = key.sign(hashlib.sha256(hashed).digest())
@@ -92,20 +93,22 @@ def _header(header: str, signed: Sequence[str], kind: str) -> bytes:
         for at in range(len(fields) - 1, -1, -1):
             name, value = fields[at]
             if name.strip().lower() == wanted.strip().lower():
-                octets += _field(name, value, kind)
+                octets += canonical_field(name, value, kind)
                 del fields[at]
                 break
     return octets
 
 
-def _field(name: str, value: str, kind: str) -> bytes:
+def canonical_field(name: str, value: str, kind: str) -> bytes:
+    """A field as it is hashed, with its CRLF."""
     if kind == "relaxed":
         value = re.sub(r"[ \t]+", " ", value.replace("\n", "")).strip()
         name = name.strip().lower()
     return f"{name}:{value}\n".replace("\n", "\r\n").encode()
 
 
-def _body(body: str, kind: str) -> bytes:
+def canonical_body(body: str, kind: str) -> bytes:
+    """A body as it is hashed."""
     if kind == "relaxed":
         body = "\n".join(re.sub(r"[ \t]+", " ", line).rstrip(" ") for line in body.split("\n"))
     body = body.rstrip("\n") + "\n"

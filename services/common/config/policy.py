@@ -129,6 +129,14 @@ class Dmarc(Section):
     mail for this alone, since mailing lists break DMARC."""
 
 
+class Arc(Section):
+    """Authenticated Received Chain (RFC 8617)."""
+
+    trusted_sealers: tuple[Domain, ...] = ()
+    """Forwarders, with all domains below them, whose word counts: what they saw pass when a mail
+    came to them outweighs our own failure of SPF, DKIM or DMARC."""
+
+
 class DnsblList(Section):
     """A block list in the DNS (RFC 5782)."""
 
@@ -187,6 +195,7 @@ class Policy(Section):
     """Other actions for some recipient domains."""
     spf: Spf = Spf()
     dmarc: Dmarc = Dmarc()
+    arc: Arc = Arc()
     dnsbl: Dnsbl = Dnsbl()
     greylist: Greylist = Greylist()
     callout: Callout = Callout()

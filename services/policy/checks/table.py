@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.policy.checks import (
     allow,
+    arc,
     deny,
     dkim_invalid,
     dkim_missing,
@@ -32,6 +33,7 @@ ENVELOPE_CHECKS: tuple[Check[Envelope], ...] = (
 
 MESSAGE_CHECKS: tuple[Check[Mail], ...] = (
     null_sender.CHECK,
+    arc.CHECK,
     dkim_invalid.CHECK,
     dkim_missing.CHECK,
     dmarc_fail.CHECK,

@@ -69,18 +69,18 @@ def parse_key(record: bytes) -> Key:
 
 
 def verifies(key: Key, signature: Signature, digest: bytes) -> bool:
-    """Whether the signature over this SHA-256 digest was made with the key. Raises `BadSignature`
-    for a key of another kind."""
-    is_ed25519 = isinstance(key.public, ed25519.Ed25519PublicKey)
-    if is_ed25519 != (signature.algorithm == ED25519_SHA256):
-        raise BadSignature("permerror", "the key is of another algorithm than the signature")
+    """Whether a signature over this SHA-256 digest was made with the key. Raises `BadSignature`
+    for a key that is not for such a signature."""
     if key.strict and signature.identity_domain != signature.domain:
         raise BadSignature("permerror", "the key is not for subdomains, and i= is in one")
-    return verifies_octets(key, signature.signature, digest)
+    return verifies_octets(key, signature.signature, digest, signature.algorithm)
 
 
-def verifies_octets(key: Key, signature: bytes, digest: bytes) -> bool:
-    """Whether these octets are the key's signature over the digest."""
+def verifies_octets(key: Key, signature: bytes, digest: bytes, algorithm: str) -> bool:
+    """Whether these octets are the key's signature over the digest. Raises `BadSignature`."""
+    is_ed25519 = isinstance(key.public, ed25519.Ed25519PublicKey)
+    if is_ed25519 != (algorithm == ED25519_SHA256):
+        raise BadSignature("permerror", "the key is of another algorithm than the signature")
     try:
         if isinstance(key.public, ed25519.Ed25519PublicKey):
             # RFC 8463 §3: the digest itself is the message.

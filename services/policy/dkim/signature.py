@@ -89,9 +89,17 @@ def parse_signature(field: HeaderField, *, now: int) -> Signature:
         raise BadSignature("neutral", str(error)) from error
     if tags.get("v") != "1":
         raise BadSignature("neutral", "v= is not 1")
+    _check_times(tags, now)
+    signature = parse_fields(field, tags)
+    if "from" not in signature.signed_names:
+        raise BadSignature("permerror", "the From field is not signed")
+    return signature
+
+
+def parse_fields(field: HeaderField, tags: dict[str, str]) -> Signature:
+    """The signature in these tags, without what is special to DKIM. Raises `BadSignature`."""
     domain = _domain(tags)
     header, body = canonicalizations(tags.get("c", "simple/simple"))
-    _check_times(tags, now)
     if "dns/txt" not in without_white_space(tags.get("q", "dns/txt")).lower().split(":"):
         raise BadSignature("neutral", "q= names no way to find the key that is known")
     return Signature(
@@ -101,7 +109,7 @@ def parse_signature(field: HeaderField, *, now: int) -> Signature:
         body_hash=read_base64(tags, "bh"),
         domain=domain,
         selector=read_name(tags, "s"),
-        signed_names=_signed_names(tags),
+        signed_names=signed_names(required(tags, "h")),
         relaxed_header=header == "relaxed",
         body_canonicalization=body,
         body_length=_length(tags),
@@ -172,13 +180,6 @@ def _domain(tags: dict[str, str]) -> str:
     if "." not in domain:
         raise BadSignature("neutral", "d= is a top-level domain")
     return domain
-
-
-def _signed_names(tags: dict[str, str]) -> tuple[str, ...]:
-    names = signed_names(required(tags, "h"))
-    if "from" not in names:
-        raise BadSignature("permerror", "the From field is not signed")
-    return names
 
 
 def _identity_domain(tags: dict[str, str], domain: str) -> str:

@@ -91,9 +91,9 @@ def _verify(signature: Signature, mail: Mail, answer: Answer) -> SignatureResult
     if answer.status is Status.TEMPORARY:
         return so_far
     try:
-        key = _key(answer)
+        key = key_of(answer)
         so_far = replace(so_far, bits=key.bits, testing=key.testing)
-        _check_body(signature, mail)
+        check_body(signature, mail)
         digest = header_digest(signature, mail)
         if not verifies(key, signature, digest):
             raise BadSignature("fail", "the signature does not fit the header")
@@ -103,8 +103,11 @@ def _verify(signature: Signature, mail: Mail, answer: Answer) -> SignatureResult
     return replace(so_far, result="pass", reason="")
 
 
-def _key(answer: Answer) -> Key:
-    """The first record that is a key; of several, RFC 6376 §3.6.2.2 leaves the choice to us."""
+def key_of(answer: Answer) -> Key:
+    """The first record that is a key; of several, RFC 6376 §3.6.2.2 leaves the choice to us.
+
+    Raises `BadSignature`.
+    """
     texts = [record for record in answer.records if isinstance(record, bytes)]
     problem = BadSignature("permerror", "there is no key")
     for number, text in enumerate(texts):
@@ -115,7 +118,8 @@ def _key(answer: Answer) -> Key:
     raise problem
 
 
-def _check_body(signature: Signature, mail: Mail) -> None:
+def check_body(signature: Signature, mail: Mail) -> None:
+    """Raises `BadSignature` for a body that is not the one that was signed."""
     digest = mail.body_digest(signature.body_canonicalization, signature.body_length)
     if digest is None:
         raise BadSignature("neutral", "the body was not hashed for this signature")

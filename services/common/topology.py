@@ -81,7 +81,12 @@ def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
             "allow_msg_schedules": True,
             "allow_atomic": True,
         },
-        CONTENT_STREAM: {**common, "subjects": ["content.*.*"], "retention": "limits"},
+        CONTENT_STREAM: {
+            **common,
+            "subjects": ["content.*.*"],
+            "retention": "limits",
+            "allow_atomic": True,
+        },
         DEAD_STREAM: {**common, "subjects": ["dead.*"], "retention": "limits"},
         EVENTS_STREAM: {
             **common,

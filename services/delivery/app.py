@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import time
-from datetime import UTC, datetime
 from functools import partial
 
 from gatepost.keys.v1.keys_pb2_grpc import KeyServiceStub
@@ -28,6 +27,7 @@ from services.delivery.notifier import Notifier
 from services.delivery.operations import Operations
 from services.delivery.queue_service import ACCESS, SERVICE, QueueService
 from services.delivery.remote import RemoteDelivery
+from services.delivery.server_clock import ServerClock
 from services.delivery.signing import Signer
 from services.delivery.slots import Slots
 from services.delivery.sweeper import Sweeper
@@ -52,11 +52,12 @@ def run(source: ConfigSource) -> int:
 async def _start(context: Context, *, source: ConfigSource) -> None:
     config = source.current
     store = await open_store(context, config)
+    clock = ServerClock()
     events = Events(store)
     ledger = Ledger(store)
     notifier = Notifier(store, ledger, events, source)
     slots = Slots(lambda: source.current.delivery.concurrency, time.monotonic)
-    destinations = Destinations(store, _now, on_failing=slots.leave_alone)
+    destinations = Destinations(store, clock.now, on_failing=slots.leave_alone)
     slots.on_left_alone = destinations.tell_failing
     worker = Worker(
         store,
@@ -67,17 +68,19 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
         notifier=notifier,
         events=events,
         destinations=destinations,
+        now=clock.now,
     )
     intake = Intake(store, worker.handle, room=lambda: source.current.delivery.concurrency.total)
     context.on_stop(Stage.DRAIN, "records in hand", intake.drain)
-    operations = Operations(store, notifier, _now)
-    service = QueueService(store, operations, destinations, events, _now)
+    operations = Operations(store, notifier, clock.now)
+    service = QueueService(store, operations, destinations, events, clock.now)
     await _serve(context, config, service)
     context.spawn("config", source.follow())
     context.spawn("destinations", destinations.follow())
     context.spawn("intake", intake.run())
     context.spawn("sweeper", Sweeper(store, owner=_own_name()).run())
     context.spawn("queue gauges", queue_gauges.follow(store))
+    context.spawn("server clock", clock.follow(store))
 
 
 def _attempts(context: Context, source: ConfigSource) -> Attempts:
@@ -101,7 +104,3 @@ async def _serve(context: Context, config: Config, service: QueueService) -> Non
 def _own_name() -> str:
     """This process among all that there ever are."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

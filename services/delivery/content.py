@@ -24,6 +24,7 @@ from services.common.queue.subjects import (
     content_subject,
     record_filter,
 )
+from services.delivery.batcher import Batcher
 
 _OWN_ID_OCTETS: Final = 8
 """Of the hash that tells the contents of a mail's records apart."""
@@ -86,7 +87,7 @@ class Content:
         return stored.data
 
 
-async def move_to_stream(store: JetStream, record: QueuedMessage) -> None:
+async def move_to_stream(contents: Batcher, record: QueuedMessage) -> None:
     """Put an inline content into CONTENT and a reference into the record. Raises `StoreError`.
 
     The content gets an id of its own even if other records of the mail hold the same octets: so
@@ -99,7 +100,7 @@ async def move_to_stream(store: JetStream, record: QueuedMessage) -> None:
     content_id = _own_id(key_of(record))
     # Stored before, by an attempt that did not come to its end: the octets are the same.
     with contextlib.suppress(Conflict):
-        await store.publish(
+        await contents.publish(
             Outgoing(content_subject(content_id, 1), content), expected_last_sequence=0
         )
     record.content_reference.CopyFrom(

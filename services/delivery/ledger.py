@@ -22,6 +22,7 @@ from services.common.log import ERROR, INFO, WARNING, event
 from services.common.queue.record import deferred
 from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, RecordKey, State
 from services.delivery import content
+from services.delivery.batcher import Batcher
 
 _WAITING: Final = (State.DEFERRED, State.HELD)
 
@@ -49,6 +50,8 @@ class Ledger:
 
     def __init__(self, store: JetStream) -> None:
         self._store = store
+        self._contents = Batcher(store)
+        self._deferrals = Batcher(store)
 
     async def is_superseded(self, delivery: Delivery, key: RecordKey) -> bool:
         """Whether a newer state of this record is in the queue: only our acknowledgement was lost.
@@ -81,7 +84,7 @@ class Ledger:
 
     async def defer(self, delivery: Delivery, record: QueuedMessage, due: datetime) -> None:
         """Put a record that was handed out back, to be handed out at a time."""
-        await self.insist(lambda: content.move_to_stream(self._store, record), "store the content")
+        await self.insist(lambda: content.move_to_stream(self._contents, record), "store content")
         await self.insist(lambda: self._publish_deferred(delivery, record, due), "defer")
         await self.remove(delivery)
 
@@ -90,13 +93,13 @@ class Ledger:
     ) -> None:
         message = deferred(record, due)
         try:
-            await self._store.publish(message, expected_last_sequence=0)
+            await self._deferrals.publish(message, expected_last_sequence=0)
         except Conflict:
             found = await self._store.last(QUEUE_STREAM, message.subject)
             if found is not None and found.sequence > delivery.sequence:
                 return  # deferred already, by an attempt whose acknowledgement was lost
             last = found.sequence if found is not None else 0
-            await self._store.publish(message, expected_last_sequence=last)
+            await self._deferrals.publish(message, expected_last_sequence=last)
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Set a record that cannot be read aside, with its octets and the reason."""

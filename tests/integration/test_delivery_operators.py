@@ -24,6 +24,7 @@ from services.common.rpc.auth import Access
 from services.common.rpc.client import channel
 from services.common.rpc.server import RpcServer
 from services.common.rpc.tokens import TokenFile, Tokens, ensure_tokens
+from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
 from services.delivery.ledger import SUBJECT_HEADER
 from services.delivery.queue_service import ACCESS, SERVICE
@@ -96,7 +97,7 @@ async def wait(store: JetStream, *records: QueuedMessage, state: State = State.D
     """Put records into the queue as waiting for an hour, or held."""
     due = datetime.now(UTC) + LATER
     for record in records:
-        await move_to_stream(store, record)
+        await move_to_stream(Batcher(store), record)
         record.wait_reason = "451 4.3.0 not now"
         await store.publish(deferred(record, due) if state is State.DEFERRED else held(record))
 

@@ -12,6 +12,7 @@ import pytest
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.record import deferred
 from services.common.queue.subjects import DEAD_STREAM, State
+from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
 from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER
 from tests.support.delivery import (
@@ -95,7 +96,7 @@ async def test_a_lost_acknowledgement_costs_no_second_delivery(
 ) -> None:
     record = mail("you@example.test")
     await submit(store, record)
-    await move_to_stream(store, record)
+    await move_to_stream(Batcher(store), record)
     later = datetime.now(UTC) + timedelta(hours=1)
     await store.publish(deferred(record, later))
     # A record that is no longer fresh may have been in hand before: its newer states are looked up.

@@ -159,6 +159,7 @@ class Delivery:
             notifier=notifier,
             events=self.events_sent,
             destinations=self.destinations,
+            now=_now,
         )
         self.intake = Intake(
             store,

@@ -242,6 +242,11 @@ class JetStream(Connection):
             return None
         return ConsumerState(answer["config"], answer["num_pending"], answer["num_ack_pending"])
 
+    async def server_time(self, stream: str) -> datetime:
+        """What time the server has that leads this stream."""
+        answer = await self.ask(f"$JS.API.STREAM.INFO.{stream}", {})
+        return datetime.fromisoformat(answer["ts"])
+
     async def storage_use(self) -> StorageUse:
         """How much file storage the account uses and may use, in octets."""
         answer = await self.ask("$JS.API.INFO", {})

@@ -17,6 +17,7 @@ from services.ingress.login_guard import LoginGuard
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
 from services.ingress.storage_watch import StorageWatch
+from services.ingress.suspicion import Suspicion
 
 
 def run(source: ConfigSource) -> int:
@@ -42,7 +43,8 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
     mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
     guard = LoginGuard(store, lambda: source.current.smtp.limits)
     edge = Edge(source, policy, mail_store, guard)
-    listeners = Listeners(edge, Gate(), tls)
+    suspicion = Suspicion()
+    listeners = Listeners(edge, Gate(suspicion), tls)
     # The cleaner comes after the sessions, within the same grace period.
     grace_s = max(context.process.grace - FINISH_S, context.process.grace / 2)
     context.on_stop(Stage.DRAIN, "sessions", lambda: listeners.drain(grace_s=grace_s))
@@ -65,6 +67,7 @@ def _server_tls(smtp: Smtp) -> ServerTls | None:
     files = smtp.tls
     if files.certificate_file is None or files.key_file is None:
         return None
-    tls = ServerTls([CertificateFiles(files.certificate_file, files.key_file)])
+    further = (CertificateFiles(each.certificate_file, each.key_file) for each in files.further)
+    tls = ServerTls([CertificateFiles(files.certificate_file, files.key_file), *further])
     tls.load()
     return tls

@@ -145,6 +145,11 @@ class Engine(SMTP):
         """Where the client came in."""
         return self._listener.name
 
+    @property
+    def is_server(self) -> bool:
+        """Whether the client is a mail server, not somebody who logs in."""
+        return not self._client.is_submission
+
     def drain(self) -> None:
         """Say goodbye now if no mail is in hand; otherwise the command loop does so after it."""
         if self._awaits_command and self._dialogue.transaction is None:

@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge
 from services.common.config.smtp import Limits
 from services.common.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS, Reply
 from services.ingress.rates import Rates
+from services.ingress.suspicion import Suspicion
 
 CONNECTIONS = Gauge(
     "gatepost_ingress_connections", "Sessions that are open, by listener.", ["listener"]
@@ -47,6 +48,10 @@ class Visitor(Protocol):
     def listener_name(self) -> str:
         """Where it came in."""
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it came to a port for mail between servers."""
+
     def drain(self) -> None:
         """End the session at once if no mail is in hand, otherwise after it."""
 
@@ -57,7 +62,8 @@ class Visitor(Protocol):
 class Gate:
     """The sessions of this process."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, suspicion: Suspicion, clock: Callable[[], float] = time.monotonic) -> None:
+        self._suspicion = suspicion
         self._clock = clock
         self._rates = Rates()
         self.is_draining = False
@@ -70,6 +76,8 @@ class Gate:
         """Let a session in; a reply if there is no room for it. Every one that enters leaves."""
         source = source_of(visitor.address)
         refusal = self._refusal(visitor.address, source, limits)
+        if visitor.is_server:
+            self._suspicion.note(visitor.address)
         self._visitors.add(visitor)
         self._per_source[source] += 1
         self._empty.clear()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import smtplib
+import ssl
 import subprocess
 from pathlib import Path
 
+from cryptography import x509
+
+from services.common.tls import ensure_self_signed
 from tests.support.eventually import eventually
 from tests.support.ingress_process import running_process
 from tests.support.nats_server import NatsServer
 from tests.support.programs import program
 from tests.support.scripted_policy import ScriptedPolicy, serve
-from tests.support.smtp_client import connected
+from tests.support.smtp_client import connected, no_questions_asked
 
 _TEXT = b"Subject: x\r\n\r\ntext\r\n"
 
@@ -101,3 +106,52 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path, nats_server: Nats
     assert "smtp.listeners.0.port" in said
     assert f"127.0.0.1:{first.port} is in use" in said
     assert "Traceback" not in said
+
+
+def _certificate_names(port: int, server_name: str) -> set[str]:
+    """The names in the certificate that a client gets which asks for `server_name`."""
+    with smtplib.SMTP("127.0.0.1", port) as client:
+        client.ehlo("client.example.net")
+        client._host = server_name  # type: ignore[attr-defined]
+        client.starttls(context=no_questions_asked())
+        assert isinstance(client.sock, ssl.SSLSocket)
+        der = client.sock.getpeercert(binary_form=True)
+    assert der is not None
+    leaf = x509.load_der_x509_certificate(der)
+    extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return set(extension.value.get_values_for_type(x509.DNSName))
+
+
+async def test_certificates_are_chosen_by_name_and_exchanged_while_running(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    policy = ScriptedPolicy()  # type: ignore[abstract]
+    first = ensure_self_signed(tmp_path / "first", "mx.example.test")
+    second = ensure_self_signed(tmp_path / "second", "mx.example.org")
+    third = ensure_self_signed(tmp_path / "third", "new.example.org")
+    link = tmp_path / "current"
+    link.symlink_to(second.certificate.parent)
+    tls = {
+        "certificate_file": str(first.certificate),
+        "key_file": str(first.key),
+        "further": [{"certificate_file": str(link / "tls.crt"), "key_file": str(link / "tls.key")}],
+    }
+    async with (
+        serve(policy) as target,
+        running_process(tmp_path, nats_server, target, {"smtp": {"tls": tls}}) as ingress,
+    ):
+
+        async def names(server_name: str) -> set[str]:
+            return await asyncio.to_thread(_certificate_names, ingress.port, server_name)
+
+        assert "mx.example.org" in await names("mx.example.org")
+        assert "mx.example.test" in await names("somebody.else.example")
+        # As a Secret changes: another folder, and the link exchanged in one step.
+        fresh = tmp_path / "fresh"
+        fresh.symlink_to(third.certificate.parent)
+        fresh.replace(link)
+
+        async def exchanged() -> bool:
+            return "new.example.org" in await names("new.example.org")
+
+        await eventually(exchanged, seconds=15)

@@ -41,6 +41,7 @@ from services.ingress.login_guard import BUCKET, LoginGuard
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
 from services.ingress.storage_watch import StorageWatch
+from services.ingress.suspicion import Suspicion
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_policy import ScriptedPolicy, serve
 
@@ -139,7 +140,7 @@ async def running_edge(
     store = JetStream(NatsSettings(urls=[nats.url], client_name="test"))
     await store.start(wait_s=10)
     await ensure(store, TopologySettings(events_max_octets=2**20))
-    cleaner, gate = Cleaner(store), Gate()
+    cleaner, gate = Cleaner(store), Gate(Suspicion())
     async with asyncio.TaskGroup() as group, serve(policy) as target:
         stopping = asyncio.Event()
         tasks = Tasks(group, stopping)

@@ -52,17 +52,30 @@ class Listener(Section):
     proxy_protocol: ProxyProtocol = ProxyProtocol()
 
 
+class Certificate(Section):
+    """A certificate for some names. Both files are read again when they change."""
+
+    certificate_file: FilePath
+    """PEM, with the chain."""
+    key_file: FilePath
+
+
 class Tls(Section):
     """The server's certificate. Both files are read again when they change."""
 
     certificate_file: FilePath | None = None
     """PEM, with the chain. Without one, STARTTLS is not offered."""
     key_file: FilePath | None = None
+    further: tuple[Certificate, ...] = ()
+    """*restart* - Further certificates, for clients that ask for a name which one of these has
+    (SNI). All others get the one above."""
 
     @model_validator(mode="after")
     def _both(self) -> Tls:
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("certificate_file and key_file go together")
+        if self.further and self.certificate_file is None:
+            raise ValueError("further certificates need certificate_file for everybody else")
         return self
 
 

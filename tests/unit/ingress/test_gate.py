@@ -10,10 +10,12 @@ import pytest
 from services.common.config.smtp import Limits
 from services.common.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS
 from services.ingress.gate import Gate
+from services.ingress.suspicion import Suspicion
 
 
 class _Visitor:
     listener_name = "mx"
+    is_server = True
 
     def __init__(self, address: str = "192.0.2.1", *, stubborn: bool = False) -> None:
         self.address = ip_address(address)
@@ -33,7 +35,7 @@ _LIMITS = Limits(connections=3, connections_per_address=2)
 
 
 def test_limits_in_all_and_per_address() -> None:
-    gate = Gate()
+    gate = Gate(Suspicion())
     first, second, third = _Visitor(), _Visitor(), _Visitor()
     assert gate.enter(first, _LIMITS) is None
     assert gate.enter(second, _LIMITS) is None
@@ -51,7 +53,7 @@ def test_limits_in_all_and_per_address() -> None:
     [("2001:db8::2", True), ("2001:db8:0:0:f::", True), ("2001:db8:0:1::1", False)],
 )
 def test_an_ipv6_network_is_one_client(other: str, same: bool) -> None:
-    gate = Gate()
+    gate = Gate(Suspicion())
     for _ in range(2):
         assert gate.enter(_Visitor("2001:db8::1"), Limits(connections_per_address=2)) is None
     refusal = gate.enter(_Visitor(other), Limits(connections_per_address=2))
@@ -59,7 +61,7 @@ def test_an_ipv6_network_is_one_client(other: str, same: bool) -> None:
 
 
 async def test_draining_waits_for_mail_in_hand_and_refuses_others() -> None:
-    gate = Gate()
+    gate = Gate(Suspicion())
     idle, busy = _Visitor(), _Visitor(stubborn=True)
     for visitor in (idle, busy):
         visitor.gate = gate
@@ -77,7 +79,7 @@ async def test_draining_waits_for_mail_in_hand_and_refuses_others() -> None:
 
 
 async def test_who_does_not_go_is_put_out() -> None:
-    gate = Gate()
+    gate = Gate(Suspicion())
     visitor = _Visitor(stubborn=True)
     assert gate.enter(visitor, Limits()) is None
     await gate.drain(patience_s=0)

@@ -36,7 +36,8 @@ def _check() -> typer.Typer:
 
 
 def _queue() -> typer.Typer:
-    from services.cli.queue import app
+    # Adds its commands to those of `queue`.
+    from services.cli.queue_changes import app
 
     return app
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 _PIPE_COLUMNS: Final = 500
 
+stderr_console = Console(stderr=True, highlight=False)
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -40,13 +42,14 @@ DestinationOption = Annotated[
 ]
 StateOption = Annotated[str, typer.Option("--state", help="Only ready, deferred or held.")]
 
-_STATES: Final = {
+STATES: Final = {
     "": pb.QUEUE_STATE_UNSPECIFIED,
     "ready": pb.QUEUE_STATE_READY,
     "deferred": pb.QUEUE_STATE_DEFERRED,
     "held": pb.QUEUE_STATE_HELD,
 }
 _PAGE: Final = 500
+MAX_ENTRIES: Final = 1_000_000
 
 
 @app.command("list")
@@ -60,17 +63,17 @@ def list_messages(
     token_file: TokenOption = None,
 ) -> None:
     """List what is in the queue: why it waits and when it is tried next."""
-    if state not in _STATES:
+    if state not in STATES:
         raise CliError(f"--state: {state!r} is not one of ready, deferred, held", Exit.USAGE)
-    request = pb.ListMessagesRequest(state=_STATES[state], destination=destination)
+    request = pb.ListMessagesRequest(state=STATES[state], destination=destination)
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
-        entries = list(_entries(connection, request, limit))
+        found = list(entries(connection, request, limit))
     if as_json:
-        print_json([plain(entry) for entry in entries])
-    elif not entries:
+        print_json([plain(entry) for entry in found])
+    elif not found:
         console.print("the queue is empty" if not state and not destination else "none")
     else:
-        _print_entries(entries)
+        _print_entries(found)
 
 
 @app.command()
@@ -99,9 +102,10 @@ def show(
         _print_event(event)
 
 
-def _entries(
-    connection: Connection, request: pb.ListMessagesRequest, limit: int
+def entries(
+    connection: Connection, request: pb.ListMessagesRequest, limit: int = MAX_ENTRIES
 ) -> Iterator[pb.QueueEntry]:
+    """The records that match, page by page."""
     stub = QueueServiceStub(connection.channel)
     while limit > 0:
         request.page_size = min(limit, _PAGE)
@@ -143,6 +147,29 @@ def _print_recipient(recipient: record_pb2.Recipient) -> None:
         line += f", {reply.code} {reply.enhanced_code} {reply.text}"
         line += f" ({status.next_hop})" if status.next_hop else ""
     console.print(Text(printable(line)))
+
+
+@app.command()
+def watch(
+    message_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Only this mail; none for all.")
+    ] = "",
+    as_json: JsonOption = False,
+    server: ServerOption = "",
+    data: DataOption = DEFAULT_DATA,
+    token_file: TokenOption = None,
+) -> None:
+    """Tell what happens, as it happens, until Ctrl-C."""
+    request = pb.WatchEventsRequest(message_id=message_id)
+    with connect("queue", server=server, data=data, token_file=token_file) as connection:
+        stub = QueueServiceStub(connection.channel)
+        with contextlib.suppress(KeyboardInterrupt):
+            for response in connection.stream(stub.WatchEvents, request):
+                if as_json:
+                    print(json.dumps(plain(response.event)), flush=True)
+                else:
+                    console.print(Text(f"{response.event.message_id}  ", "bold"), end="")
+                    _print_event(response.event)
 
 
 def _print_event(event: event_pb2.Event) -> None:

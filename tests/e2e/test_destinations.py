@@ -103,6 +103,36 @@ def wait_gone(installation: Installation, message_id: str, *, seconds: float = 2
     raise TimeoutError("the mail is still in the queue")
 
 
+def test_an_operator_holds_releases_and_cancels(installation: Installation, sink: Sink) -> None:
+    suspended = installation.gatepost("queue", "suspend", "relay.test")
+    assert suspended.returncode == 0, suspended.stderr
+    ids = [
+        send(installation, ["them@relay.test"], SAMPLES["1 KB"](uuid4().hex, SENDER))
+        for _ in range(3)
+    ]
+    for message_id in ids:
+        deferred(installation, message_id)
+    assert changed(installation, "hold", ids[0], ids[1]) == set(ids[:2])
+    held = installation.gatepost("queue", "list", "--state", "held", "--json")
+    assert {entry["message_id"] for entry in json.loads(held.stdout)} == set(ids[:2])
+    assert changed(installation, "cancel", ids[1]) == {ids[1]}
+    resumed = installation.gatepost("queue", "resume", "relay.test")
+    assert resumed.returncode == 0, resumed.stderr
+    assert changed(installation, "release", "--state", "held", "--yes") == {ids[0]}
+    changed(installation, "retry", ids[2])
+    for message_id in ids:
+        wait_gone(installation, message_id)
+    arrived = b"".join(sink.mails())
+    assert [message_id.encode() in arrived for message_id in ids] == [True, False, True]
+
+
+def changed(installation: Installation, *arguments: str) -> set[str]:
+    """Run a command that changes records; the ids of those that it changed."""
+    done = installation.gatepost("queue", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return {entry["message_id"] for entry in json.loads(done.stdout)}
+
+
 def test_nothing_is_left_behind(installation: Installation, folder: Path) -> None:
     """After all is delivered the queue is empty and says so."""
     listed = installation.gatepost("queue", "list")

@@ -90,12 +90,6 @@ def test_without_a_token_only_dry_runs_are_answered(installation: Installation) 
     assert "you@example.test" in listed.stdout
 
 
-def test_what_is_not_built_yet_says_so(installation: Installation) -> None:
-    method = "gatepost.policy.v1.PolicyService/ReplayVerdicts"
-    asked = grpcurl(installation, "policy", "-d", "{}", method, token=operator_token(installation))
-    assert "Unimplemented" in asked.stderr
-
-
 @pytest.mark.parametrize("service", SERVICES)
 def test_metrics_are_well_formed(installation: Installation, service: str) -> None:
     text = installation.metrics(service)

@@ -91,14 +91,15 @@ async def _watch(store: JetStream, settings: TopologySettings, condition: Condit
         await asyncio.sleep(VERIFY_INTERVAL_S if condition.met else VERIFY_RETRY_S)
 
 
-def open_resolver(config: Config) -> DnsResolver:
-    """The resolver that `dns` describes."""
+def open_resolver(config: Config, *, max_concurrent: int = 256) -> DnsResolver:
+    """The resolver that `dns` describes, with so many questions under way at a time."""
     dns = config.dns
     return DnsResolver(
         DnsOptions(
             servers=dns.servers,
             attempt_timeout=dns.attempt_timeout.total_seconds(),
             deadline=dns.timeout.total_seconds(),
+            max_concurrent=max_concurrent,
         )
     )
 

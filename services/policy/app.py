@@ -7,6 +7,7 @@ from services.common import app
 from services.common.app import Context, Stage
 from services.common.config.source import ConfigSource
 from services.common.rpc.auth import CHANGE, SERVE, VIEW, check_unless_dry_run, methods
+from services.common.rpc.guard import Limits
 from services.common.wiring import open_resolver, open_rpc_server, open_store, process
 from services.policy.callout.callouts import Callouts
 from services.policy.callout.memory import CalloutMemory
@@ -19,6 +20,13 @@ from services.policy.greylist import Greylist
 from services.policy.passwords import Passwords
 from services.policy.policy_service import Parts, PolicyService
 from services.policy.rules import RulesSource
+
+LIMITS = Limits(unary=2048, open_unary=256)
+"""A check that waits for somebody's slow name servers holds a place and some 30 KiB, and no time of
+this process. There must be places left for the mail of others."""
+
+QUESTIONS = 2048
+"""Put to DNS servers at a time, each with a socket: as many checks may wait for slow names."""
 
 POLICY = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]
 DIRECTORY = directory_pb2.DESCRIPTOR.services_by_name["DirectoryService"]
@@ -53,7 +61,8 @@ def run(source: ConfigSource) -> int:
 async def _start(context: Context, source: ConfigSource) -> None:
     config = source.current
     store = await open_store(context, config)
-    resolver, for_dry_runs = open_resolver(config), open_resolver(config)
+    resolver = open_resolver(config, max_concurrent=QUESTIONS)
+    for_dry_runs = open_resolver(config)
     rules = RulesSource(source)
     directory = AccountDirectory(store)
     passwords = Passwords()
@@ -70,7 +79,7 @@ async def _start(context: Context, source: ConfigSource) -> None:
         declared,
         Greylist(store),
     )
-    server = open_rpc_server(context, config)
+    server = open_rpc_server(context, config, limits=LIMITS)
     server.add(
         policy_pb2_grpc.add_PolicyServiceServicer_to_server,
         PolicyService(parts),

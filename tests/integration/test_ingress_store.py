@@ -1,4 +1,4 @@
-"""NATS that is away, hangs or is full, and content that is abandoned: what is said, what is left."""
+"""NATS that is away, hangs or is full; abandoned content: what is said, and what is left."""
 
 from __future__ import annotations
 

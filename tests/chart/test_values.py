@@ -54,14 +54,17 @@ EVERYTHING: dict[str, Any] = {
     "delivery": {"keda": {"enabled": True}, "smarthostSecret": {"name": "smarthost"}},
     "tls": {"certManager": {"enabled": True, "issuerRef": {"name": "ca", "kind": "Issuer"}}},
     "nats": {"replicas": 3},
-    "monitoring": {"podMonitor": {"enabled": True}},
+    "monitoring": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
 }
 
 
 @pytest.mark.parametrize("name", HELMS)
 def test_everything_at_once_renders(name: str) -> None:
     kinds = {each["kind"] for each in render(EVERYTHING, name=name).objects}
-    assert kinds >= {"Certificate", "PodMonitor", "ScaledObject", "HorizontalPodAutoscaler"}
+    assert kinds >= {
+        *("Certificate", "PodMonitor", "PrometheusRule"),
+        *("ScaledObject", "HorizontalPodAutoscaler"),
+    }
 
 
 def test_no_object_is_made_twice() -> None:

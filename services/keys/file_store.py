@@ -22,7 +22,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -97,6 +97,10 @@ class FileStore:
         """See `KeyStore.erase`."""
         return await self._run(lambda: self._replace(entry, key, None))
 
+    async def restore(self, entry: Entry, key: Key) -> Entry:
+        """See `KeyStore.restore`."""
+        return await self._run(lambda: self._put(entry, key, entry.private))
+
     async def foreign_pem(self, name: str, field: str) -> bytes:
         """See `KeyStore.foreign_pem`: there are no Secrets here."""
         raise ForeignKeyError("keys are kept in files here; send the key as private_key_pem")
@@ -144,17 +148,20 @@ class FileStore:
         with os.scandir(self._directory) as files:
             for file in files:
                 if file.name.endswith(SUFFIX) and not file.name.startswith("."):
-                    about = file.stat()
-                    present[file.name] = (about.st_mtime_ns, about.st_size, about.st_ino)
+                    with suppress(FileNotFoundError):  # removed this very moment
+                        about = file.stat()
+                        present[file.name] = (about.st_mtime_ns, about.st_size, about.st_ino)
         return present
 
-    def _read(self, name: str) -> Entry | Broken:
+    def _read(self, name: str) -> Entry | Broken | Gone:
         selector, _, domain = name.removesuffix(SUFFIX).partition(_NAME_SEPARATOR)
         try:
             content = self._content(name)
             entry = _parse(name, content)
             if _file_name(entry.key) != name:
                 raise KeyDataError("it is the key of another domain or selector")
+        except FileNotFoundError:
+            return Gone(name)
         except OSError as error:
             return Broken(name, error.strerror or str(error), domain, selector)
         except (KeyDataError, PrivateKeyError) as error:
@@ -183,7 +190,6 @@ class FileStore:
         return Entry(name, key, private, _version(content))
 
     def _replace(self, entry: Entry, key: Key, private: PrivateKey | None) -> Entry:
-        content = _format(key, private)
         with self._locked():
             try:
                 current = self._content(entry.name)
@@ -191,8 +197,16 @@ class FileStore:
                 raise KeyChangedError(f"the file {entry.name} is gone") from None
             if _version(current) != entry.version:
                 raise KeyChangedError(f"the file {entry.name} was changed by somebody else")
-            self._write(content).rename(self._directory / entry.name)
-            self._flush_directory()
+            return self._move_in(entry, key, private)
+
+    def _put(self, entry: Entry, key: Key, private: PrivateKey | None) -> Entry:
+        with self._locked():
+            return self._move_in(entry, key, private)
+
+    def _move_in(self, entry: Entry, key: Key, private: PrivateKey | None) -> Entry:
+        content = _format(key, private)
+        self._write(content).rename(self._directory / entry.name)
+        self._flush_directory()
         return Entry(entry.name, key, private, _version(content))
 
     @contextmanager

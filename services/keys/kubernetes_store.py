@@ -34,6 +34,7 @@ from services.keys.secret_form import (
     meant_by,
     new_secret,
     read_secret,
+    replacement,
     secret_name,
 )
 from services.keys.store import (
@@ -105,6 +106,22 @@ class KubernetesStore:
         """See `KeyStore.erase`."""
         patch = erasure(entry.key, key, version=entry.version)
         return await self._patch(entry, patch, key, None)
+
+    async def restore(self, entry: Entry, key: Key) -> Entry:
+        """See `KeyStore.restore`."""
+        if entry.private is None:
+            raise ValueError("what has no private part is not restored")
+        whole = new_secret(key, entry.private)
+        try:
+            try:
+                secret = await self._api.create(whole)
+            except ApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+                secret = await self._api.patch(entry.name, replacement(whole))
+        except ApiError as error:
+            raise _unavailable(error) from error
+        return Entry(entry.name, key, entry.private, _version(secret))
 
     async def foreign_pem(self, name: str, field: str) -> bytes:
         """See `KeyStore.foreign_pem`: from another Secret of the namespace."""

@@ -128,7 +128,7 @@ class Lifecycle:
     async def retire(self, domain: str, selector: str, *, leave_unsigned: bool) -> Key:
         """Let a key sign no more."""
         entry = self.entry(domain, selector)
-        self._check(entry, Step.RETIRE)
+        self._check_state(entry, Step.RETIRE)
         if entry.key.state is KeyState.ACTIVE and self._is_last(entry.key):
             if not leave_unsigned:
                 raise failed_precondition(
@@ -156,9 +156,12 @@ class Lifecycle:
         fault = self._keyring.fault(entry.key)
         if fault:
             raise failed_precondition(
-                f"the stored key is damaged ({fault}); restore it from a backup first",
+                f"the stored key is damaged ({fault}); restore it from a backup, or retire it",
                 reason="KEY_DAMAGED",
             )
+        self._check_state(entry, step)
+
+    def _check_state(self, entry: Entry, step: Step) -> None:
         try:
             entry.key.stepped(step, self._now())
         except ForbiddenStepError as error:
@@ -175,7 +178,10 @@ class Lifecycle:
         if key.state is not KeyState.ACTIVE:
             self.visible.pop(key.id, None)
         with store_failures():
-            if key.state is KeyState.DELETED:
+            if self._keyring.fault(entry.key):
+                # What ceases to sign is put in order on the way; no other step gets here.
+                kept = await self._store.restore(entry, key)
+            elif key.state is KeyState.DELETED:
                 kept = await self._store.erase(entry, key)
             else:
                 kept = await self._store.update(entry, key)

@@ -86,6 +86,14 @@ def change(before: Key, after: Key, *, version: str) -> Json:
     }
 
 
+def replacement(whole: Json) -> Json:
+    """The merge patch that puts our part of a Secret right, whatever it is now."""
+    return {
+        "metadata": {part: whole["metadata"][part] for part in ("labels", "annotations")},
+        "data": whole["data"],
+    }
+
+
 def erasure(before: Key, after: Key, *, version: str) -> Json:
     """As `change`, and the private part is removed."""
     return {**change(before, after, version=version), "data": {PRIVATE_FIELD: None}}

@@ -115,6 +115,13 @@ class KeyStore(Protocol):
         """As `update`, and destroy the private part; the name stays taken."""
         ...
 
+    async def restore(self, entry: Entry, key: Key) -> Entry:
+        """Put a whole entry in its place again, over garbage or where nothing is any more.
+
+        Raises `StoreUnavailableError`.
+        """
+        ...
+
     async def foreign_pem(self, name: str, field: str) -> bytes:
         """What stands in `field` of something that is no entry of ours, to be imported.
 

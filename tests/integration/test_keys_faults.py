@@ -71,8 +71,6 @@ def test_a_file_edited_to_garbage(domain: KeysDomain) -> None:
     file.write_bytes(b"garbage")
     _wait(lambda: "damaged" in _note(domain, key))
     assert domain.signers == [key.selector]
-    retired = refusal(lambda: domain.call("RetireKey", selector=key.selector, leave_unsigned=True))
-    assert retired[1] == "KEY_DAMAGED"
     domain.process.kill()
     domain.process.start()
     # Nothing good is left in memory: the mail waits, it is not sent unsigned.
@@ -81,6 +79,35 @@ def test_a_file_edited_to_garbage(domain: KeysDomain) -> None:
     file.write_bytes(good)
     _wait(lambda: "good again" in domain.process.log)
     assert domain.signers == [key.selector]
+
+
+@pytest.mark.parametrize("damage", ["garbage", "removed"])
+def test_a_damaged_key_can_be_retired_and_is_whole_again(domain: KeysDomain, damage: str) -> None:
+    key = domain.active()
+    file = _file(domain, key)
+    if damage == "garbage":
+        file.write_bytes(b"garbage")
+    else:
+        file.unlink()
+    _wait(lambda: "damaged" in _note(domain, key))
+    domain.call("RetireKey", selector=key.selector, leave_unsigned=True)
+    assert domain.sign().outcome == pb.SIGNING_OUTCOME_NO_KEY
+    domain.process.kill()
+    domain.process.start()
+    assert domain.key(key.selector).state == pb.KEY_STATE_RETIRING
+    assert "damaged" not in _note(domain, key)
+
+
+def test_a_damaged_key_is_not_changed_otherwise(domain: KeysDomain) -> None:
+    key = domain.create()
+    _file(domain, key).write_bytes(b"garbage")
+    _wait(lambda: "damaged" in _note(domain, key))
+    for step in (
+        lambda: domain.activate(key, override=True),
+        lambda: domain.call("DeleteKey", selector=key.selector),
+    ):
+        assert refusal(step)[1] == "KEY_DAMAGED"
+    assert _file(domain, key).read_bytes() == b"garbage"
 
 
 def test_a_file_removed_and_restored(domain: KeysDomain) -> None:

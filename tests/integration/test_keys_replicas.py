@@ -122,6 +122,23 @@ def test_a_secret_removed(here: KeysDomain, api: KubernetesApi) -> None:
     assert here.signers == [key.selector]
 
 
+@pytest.mark.parametrize("damage", ["garbage", "removed"])
+def test_a_damaged_key_can_be_retired_and_is_whole_again(
+    here: KeysDomain, there: KeysDomain, api: KubernetesApi, damage: str
+) -> None:
+    key = here.active()
+    _wait(lambda: there.signers == [key.selector])
+    if damage == "garbage":
+        api.edit(_secret(key), _garbage)
+    else:
+        api.remove(_secret(key))
+    _wait(lambda: "damaged" in here.key(key.selector).notes[0])
+    here.call("RetireKey", selector=key.selector, leave_unsigned=True)
+    _wait(lambda: there.key(key.selector).state == pb.KEY_STATE_RETIRING)
+    assert "damaged" not in there.key(key.selector).notes[0]
+    assert api.secrets()[_secret(key)]["metadata"]["labels"]["gatepost/state"] == "retiring"
+
+
 def test_the_api_server_away_for_a_while(
     here: KeysDomain, there: KeysDomain, api: KubernetesApi
 ) -> None:

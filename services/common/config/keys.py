@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field
 from services.common.config.types import Duration, FilePath, Section
 from services.common.dns.servers import parse_server
 
+LEAST_INTERVAL: Final = timedelta(seconds=1)
+"""Every round asks the servers of every key that is not published."""
 LEAST_LIFETIME: Final = timedelta(hours=1)
 """Mail that is an hour under way must not fail for it."""
 
@@ -21,6 +23,12 @@ class KeyStoreKind(StrEnum):
 
     FILE = "file"
     KUBERNETES = "kubernetes"
+
+
+def _interval(value: timedelta) -> timedelta:
+    if value < LEAST_INTERVAL:
+        raise ValueError("at least 1s")
+    return value
 
 
 def _lifetime(value: timedelta) -> timedelta:
@@ -45,7 +53,7 @@ class Keys(Section):
     is best, because Kubernetes cannot limit what may be read to the keys alone."""
     directory: FilePath = Path("/var/lib/gatepost/keys")
     """*restart* Made if it is missing. Back it up: it holds the only copies of the private keys."""
-    check_interval: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(minutes=1)
+    check_interval: Annotated[Duration, AfterValidator(_interval)] = timedelta(minutes=1)
     """How often records that are not published yet are looked for, and keys that expire replaced.
     The records of keys that sign are looked for at every tenth time."""
     signature_lifetime: Annotated[Duration, AfterValidator(_lifetime)] = timedelta(0)

@@ -45,6 +45,9 @@ class _Store:
 
     async def close(self) -> None: ...
 
+    async def restore(self, entry: Entry, key: Key) -> Entry:
+        raise NotImplementedError
+
     async def foreign_pem(self, name: str, field: str) -> bytes:
         raise NotImplementedError
 

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.common.config.model import Config
-from services.common.config.next_hop import HopProtocol
 from services.common.config.source import ConfigSource
 from services.common.dns import Resolver
-from services.common.log import INFO, event
+from services.common.log import INFO, WARNING, event
 from services.common.mail.reply import Reply
 from services.delivery.exchanges import Host, NoExchange, hosts_of_domain, hosts_of_hop
 from services.delivery.outcome import Result, result_of
-from services.delivery.route import HopRoute, MxRoute
+from services.delivery.route import Hop, HopRoute, MxRoute
+from services.delivery.smtp.auth import Credentials
 from services.delivery.smtp.failure import Failure, SessionFailed
 from services.delivery.smtp.pool import SessionPool
-from services.delivery.smtp.session import Credentials, Patience, Peer, Session, Tls, open_session
+from services.delivery.smtp.session import Patience, Peer, Session, Tls, open_session
 from services.delivery.smtp.transaction import Addressee, Mail, transact
 
-NO_CREDENTIALS: Final = Reply(451, "4.7.8", "The password for the smarthost cannot be read")
+NO_CREDENTIALS: Final = Reply(451, "4.7.8", "The credentials for the smarthost cannot be read")
 
 _log = logging.getLogger(__name__)
 
@@ -128,9 +128,40 @@ class RemoteDelivery:
                 allowed=config.delivery.allowed_networks,
             )
             return [_mx_peer(host, config) for host in hosts]
-        hosts = await hosts_of_hop(self._resolver, route.hop)
-        credentials = _credentials(route)
-        return [_hop_peer(host, route, config, credentials) for host in hosts]
+        return await self._hop_peers(route)
+
+    async def _hop_peers(self, route: HopRoute) -> list[Peer]:
+        """The peers of all hops in their order; one that cannot be found leaves the others."""
+        peers: list[Peer] = []
+        missing: NoExchange | None = None
+        for hop in route.hops:
+            try:
+                hosts = await hosts_of_hop(self._resolver, hop.next_hop)
+                credentials = _credentials(hop)
+            except NoExchange as error:
+                event(_log, WARNING, "next hop passed over", hop=hop.next_hop, reason=str(error))
+                missing = error
+                continue
+            peers += [self._hop_peer(host, hop, credentials) for host in hosts]
+        if not peers and missing is not None:
+            raise missing
+        return peers
+
+    def _hop_peer(self, host: Host, hop: Hop, credentials: Credentials | None) -> Peer:
+        if credentials is not None:
+            tls = Tls.VERIFIED if hop.verified else Tls.REQUIRED
+        else:
+            demanded = self._source.current.delivery.require_tls and not hop.is_lmtp
+            tls = Tls.REQUIRED if demanded else Tls.OPPORTUNISTIC
+        return Peer(
+            name=host.name,
+            address=host.address,
+            port=hop.next_hop.port,
+            lmtp=hop.is_lmtp,
+            tls=tls,
+            credentials=credentials,
+            ca_file=hop.ca_file if tls is Tls.VERIFIED else None,
+        )
 
     def _conclude(
         self,
@@ -156,31 +187,13 @@ def _mx_peer(host: Host, config: Config) -> Peer:
     return Peer(name=host.name, address=host.address, tls=tls)
 
 
-def _hop_peer(host: Host, route: HopRoute, config: Config, credentials: Credentials | None) -> Peer:
-    smarthost = config.delivery.smarthost
-    lmtp = route.hop.protocol is HopProtocol.LMTP
-    if credentials is not None:
-        tls = Tls.VERIFIED if smarthost.verify_certificate else Tls.REQUIRED
-    else:
-        demanded = config.delivery.require_tls and not lmtp
-        tls = Tls.REQUIRED if demanded else Tls.OPPORTUNISTIC
-    return Peer(
-        name=host.name,
-        address=host.address,
-        port=route.hop.port,
-        lmtp=lmtp,
-        tls=tls,
-        credentials=credentials,
-        ca_file=smarthost.ca_file if tls is Tls.VERIFIED else None,
-    )
-
-
-def _credentials(route: HopRoute) -> Credentials | None:
+def _credentials(hop: Hop) -> Credentials | None:
     """The credentials of a smarthost, read anew: they may have been exchanged."""
-    if not route.username or route.password_file is None:
+    file = hop.token_file or hop.password_file
+    if file is None:
         return None
     try:
-        password = route.password_file.read_text(encoding="utf-8").strip("\r\n")
+        secret = file.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise NoExchange(NO_CREDENTIALS, f"{route.password_file}: {error}") from error
-    return Credentials(route.username, password)
+        raise NoExchange(NO_CREDENTIALS, f"{file}: {error}") from error
+    return Credentials(hop.username, secret, is_token=hop.token_file is not None)

@@ -1,17 +1,29 @@
 """Where the mail for a destination goes: a pure function of the configuration.
 
 In this order: a local domain has its mailboxes here, a relay domain its next hop, everything else
-goes to the smarthost if there is one, otherwise to the destination's mail exchanges.
+goes to the smarthost of the sender's domain, or to that for all, or to the destination's mail
+exchanges.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
+from services.common.config.delivery import MailboxKind, SmarthostServer
 from services.common.config.model import Config
 from services.common.config.next_hop import HopProtocol, NextHop, parse_next_hop
+
+
+class RouteKind(StrEnum):
+    """The kinds of route, which are the label values of metrics."""
+
+    LOCAL = "local"
+    RELAY = "relay"
+    SMARTHOST = "smarthost"
+    MX = "mx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +33,44 @@ class LocalRoute:
     directory: Path
 
     @property
-    def kind(self) -> str:
-        """The label of metrics."""
-        return "local"
+    def kind(self) -> RouteKind:
+        """For metrics."""
+        return RouteKind.LOCAL
 
     @property
     def key(self) -> str:
-        """What shares a limit of concurrency, for logs and metrics too."""
+        """What shares a limit of concurrency."""
         return "local"
 
 
 @dataclass(frozen=True, slots=True)
-class HopRoute:
-    """To a next hop that the operator named."""
+class Hop:
+    """A next hop that the operator named, and how to be taken there."""
 
-    hop: NextHop
+    next_hop: NextHop
     username: str = ""
     password_file: Path | None = None
-    is_smarthost: bool = False
+    token_file: Path | None = None
+    verified: bool = False
+    ca_file: Path | None = None
 
     @property
-    def kind(self) -> str:
-        """As of `LocalRoute`."""
-        return "smarthost" if self.is_smarthost else "relay"
+    def is_lmtp(self) -> bool:
+        """Whether LMTP is spoken there."""
+        return self.next_hop.protocol is HopProtocol.LMTP
+
+
+@dataclass(frozen=True, slots=True)
+class HopRoute:
+    """To next hops that the operator named, in this order."""
+
+    hops: tuple[Hop, ...]
+    kind: RouteKind
 
     @property
     def key(self) -> str:
         """As of `LocalRoute`."""
-        return str(self.hop)
+        return str(self.hops[0].next_hop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +80,9 @@ class MxRoute:
     domain: str
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> RouteKind:
         """As of `LocalRoute`."""
-        return "mx"
+        return RouteKind.MX
 
     @property
     def key(self) -> str:
@@ -71,19 +93,34 @@ class MxRoute:
 Route: TypeAlias = LocalRoute | HopRoute | MxRoute
 
 
-def route_of(config: Config, destination: str) -> Route:
-    """The route of a destination (a canonical domain or address literal)."""
+def route_of(config: Config, destination: str, sender_domain: str = "") -> Route:
+    """The route of a destination (a canonical domain or address literal) for mail of a sender."""
     if destination in config.domains.local:
-        return LocalRoute(config.mailbox.directory)
+        return _to_mailboxes(config)
     relay = config.domains.relay.get(destination)
     if relay is not None:
-        return HopRoute(parse_next_hop(relay))
-    smarthost = config.delivery.smarthost
-    if smarthost.host:
-        return HopRoute(
-            NextHop(HopProtocol.SMTP, smarthost.host, smarthost.effective_port),
-            smarthost.username,
-            smarthost.password_file,
-            is_smarthost=True,
-        )
+        return HopRoute((Hop(parse_next_hop(relay)),), RouteKind.RELAY)
+    delivery = config.delivery
+    smarthost = delivery.sender_smarthosts.get(sender_domain, delivery.smarthost)
+    if smarthost.servers:
+        return HopRoute(tuple(map(_hop, smarthost.servers)), RouteKind.SMARTHOST)
     return MxRoute(destination)
+
+
+def _to_mailboxes(config: Config) -> Route:
+    mailbox = config.mailbox
+    if mailbox.kind is MailboxKind.LMTP and mailbox.lmtp is not None:
+        store = NextHop(HopProtocol.LMTP, mailbox.lmtp.host, mailbox.lmtp.port)
+        return HopRoute((Hop(store),), RouteKind.LOCAL)
+    return LocalRoute(mailbox.directory)
+
+
+def _hop(server: SmarthostServer) -> Hop:
+    return Hop(
+        NextHop(HopProtocol.SMTP, server.host, server.effective_port),
+        server.username,
+        server.password_file,
+        server.token_file,
+        verified=bool(server.username) and server.verify_certificate,
+        ca_file=server.ca_file,
+    )

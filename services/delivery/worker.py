@@ -24,7 +24,7 @@ from services.common.config.source import ConfigSource
 from services.common.jetstream import Delivery, JetStream
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.mail.reply import Reply
-from services.common.queue.record import accept_time, pending, read_record
+from services.common.queue.record import accept_time, pending, read_record, sender_of
 from services.common.queue.subjects import RecordKey, parse_record_subject
 from services.delivery.attempt import Attempt, Attempts, NotAttempted
 from services.delivery.content import Content
@@ -35,7 +35,7 @@ from services.delivery.ledger import SUPERSEDED, Ledger
 from services.delivery.notifier import Notifier
 from services.delivery.outcome import Outcome, Result, result_of
 from services.delivery.retry import horizon
-from services.delivery.route import LocalRoute, Route, route_of
+from services.delivery.route import LocalRoute, Route, RouteKind, route_of
 from services.delivery.slots import Parked, Slots
 
 FRESH_S: Final = 1.0
@@ -132,7 +132,9 @@ class Worker:
             event(_log, INFO, "record superseded", destination=key.destination)
             await self._ledger.remove(delivery)
             return
-        route = route_of(self._source.current, key.destination)
+        sender = sender_of(record)
+        sender_domain = sender.domain if sender is not None else ""
+        route = route_of(self._source.current, key.destination, sender_domain)
         hand = Hand(delivery, key, record, Content(self._store, record), route)
         suspension = self._destinations.suspension(key.destination)
         if suspension is not None:
@@ -190,7 +192,7 @@ class Worker:
             attempt.results,
             now=now,
             retry=self._source.current.delivery.retry,
-            local=isinstance(hand.route, LocalRoute),
+            local=hand.route.kind is RouteKind.LOCAL,
         )
         self._count(hand, attempt.results, now)
         if decision.notices:

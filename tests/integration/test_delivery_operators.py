@@ -15,26 +15,22 @@ from gatepost.queue.v1.queue_pb2_grpc import (
     QueueServiceStub,
     add_QueueServiceServicer_to_server,
 )
-from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common.jetstream import JetStream, Outgoing
-from services.common.queue.record import deferred, held
 from services.common.queue.subjects import DEAD_STREAM, State
 from services.common.readiness import Readiness
 from services.common.rpc.auth import Access
 from services.common.rpc.client import channel
 from services.common.rpc.server import RpcServer
 from services.common.rpc.tokens import TokenFile, Tokens, ensure_tokens
-from services.delivery.batcher import Batcher
-from services.delivery.content import move_to_stream
 from services.delivery.ledger import SUBJECT_HEADER
 from services.delivery.queue_service import ACCESS, SERVICE
-from services.delivery.sweeper import OVERDUE, Sweeper
 from tests.support.delivery import (
     Delivery,
     connected_store,
     contents,
     events,
     mail,
+    put_to_wait,
     queued,
     submit,
     wait_queued,
@@ -93,15 +89,6 @@ async def stub(delivery: Delivery, tmp_path: Path) -> AsyncIterator[QueueService
     await server.stop()
 
 
-async def wait(store: JetStream, *records: QueuedMessage, state: State = State.DEFERRED) -> None:
-    """Put records into the queue as waiting for an hour, or held."""
-    due = datetime.now(UTC) + LATER
-    for record in records:
-        await move_to_stream(Batcher(store), record)
-        record.wait_reason = "451 4.3.0 not now"
-        await store.publish(deferred(record, due) if state is State.DEFERRED else held(record))
-
-
 async def states(store: JetStream) -> list[State]:
     return sorted(state for state, _ in await queued(store))
 
@@ -116,8 +103,8 @@ def failing(code: grpc.StatusCode) -> Any:
 
 async def test_the_queue_is_listed_page_by_page(store: JetStream, stub: QueueServiceStub) -> None:
     waiting = [mail(f"you@{FAR}", sender="") for _ in range(5)]
-    await wait(store, *waiting[:4])
-    await wait(store, waiting[4], state=State.HELD)
+    await put_to_wait(store, *waiting[:4])
+    await put_to_wait(store, waiting[4], state=State.HELD)
     await submit(store, mail("you@example.test"))
     pages = []
     token = ""
@@ -140,7 +127,7 @@ async def test_an_entry_tells_why_it_waits_and_nothing_of_the_body(
     store: JetStream, stub: QueueServiceStub
 ) -> None:
     record = mail(f"you@{FAR}", content=b"Subject: x\r\n\r\nsecret\r\n")
-    await wait(store, record)
+    await put_to_wait(store, record)
     answer = await stub.GetMessage(pb.GetMessageRequest(message_id=record.message_id))
     (entry,) = answer.entries
     assert (entry.state, entry.wait_reason) == (pb.QUEUE_STATE_DEFERRED, "451 4.3.0 not now")
@@ -220,7 +207,7 @@ async def test_a_waiting_mail_is_tried_at_once(
     store: JetStream, stub: QueueServiceStub, delivery: Delivery, peer: SmtpPeer
 ) -> None:
     record = mail(f"you@{FAR}")
-    await wait(store, record)
+    await put_to_wait(store, record)
     async with delivery:
         await stub.RetryMessage(pb.RetryMessageRequest(message_id=record.message_id))
         await peer.wait_mails(1, seconds=3)
@@ -233,7 +220,7 @@ async def test_a_held_mail_is_tried_only_after_its_release(
     store: JetStream, stub: QueueServiceStub, delivery: Delivery, peer: SmtpPeer
 ) -> None:
     record = mail(f"you@{FAR}")
-    await wait(store, record)
+    await put_to_wait(store, record)
     answer = await stub.HoldMessage(pb.HoldMessageRequest(message_id=record.message_id))
     assert [entry.state for entry in answer.entries] == [pb.QUEUE_STATE_HELD]
     assert await states(store) == [State.HELD]
@@ -252,7 +239,7 @@ async def test_a_release_that_was_cut_off_delivers_once(
     store: JetStream, delivery: Delivery, peer: SmtpPeer
 ) -> None:
     record = mail(f"you@{FAR}")
-    await wait(store, record, state=State.HELD)
+    await put_to_wait(store, record, state=State.HELD)
     record.due_time.FromDatetime(datetime.now(UTC))
     await submit(store, record)  # and the held one is still there
     async with delivery:
@@ -272,7 +259,7 @@ async def test_a_cancelled_mail_is_gone_and_its_sender_told_if_wanted(
     notify: bool,
 ) -> None:
     record = mail(f"you@{FAR}", sender="me@example.test")
-    await wait(store, record, state=state)
+    await put_to_wait(store, record, state=state)
     answer = await stub.CancelMessage(
         pb.CancelMessageRequest(message_id=record.message_id, notify_sender=notify)
     )
@@ -377,53 +364,3 @@ async def until_async(condition: Any) -> None:
 
     async with asyncio.timeout(10):
         await look()
-
-
-# --- the sweeper --------------------------------------------------------------------------------
-
-
-async def test_a_record_whose_schedule_never_fired_is_found(
-    store: JetStream, delivery: Delivery, peer: SmtpPeer
-) -> None:
-    late, fresh = mail(f"late@{FAR}"), mail(f"fresh@{FAR}")
-    await wait(store, late, fresh)
-    # As a lost schedule looks: the record says an hour ago, the server knows of no time.
-    (stored,) = await store.page(
-        "QUEUE", f"queue.deferred.*.{late.message_id}", after_sequence=0, count=1
-    )
-    message = deferred(late, datetime.now(UTC) - 2 * OVERDUE)
-    headers = {**message.headers, "Nats-Schedule": "@at 2099-01-01T00:00:00Z"}
-    await store.publish(
-        Outgoing(message.subject, message.data, headers), expected_last_sequence=stored.sequence
-    )
-    sweeper = Sweeper(store, owner="a", pause_s=0)
-    assert await sweeper.take_lease()
-    assert await sweeper.sweep_overdue() == 1
-    async with delivery:
-        taken = await peer.wait_mails(1)
-        assert taken[0].rcpt_to == [f"late@{FAR}"]
-        await wait_queued(store, State.DEFERRED)
-
-
-async def test_only_contents_that_nobody_needs_are_removed(store: JetStream) -> None:
-    needed = mail(f"you@{FAR}")
-    await wait(store, needed)
-    for subject in ("content.gone-1.1", "content.gone-1.2", "content.half-1.2"):
-        await store.publish(Outgoing(subject, b"octets"))
-    await store.publish(Outgoing("content.due-1.1", b"octets"))
-    due = mail(f"you@{FAR}", message_id="due-1")
-    await submit(store, due)
-    sweeper = Sweeper(store, owner="a", pause_s=0)
-    assert await sweeper.take_lease()
-    assert await sweeper.sweep_contents() == 0  # all of them are young
-    assert await sweeper.sweep_contents(age=timedelta(0)) == 2
-    assert sorted(await contents(store)) == sorted(
-        ["content.due-1.1", f"content.{needed.content_reference.content_id}.1"]
-    )
-
-
-async def test_one_replica_sweeps(store: JetStream) -> None:
-    first, second = (Sweeper(store, owner=name, pause_s=0) for name in "ab")
-    assert await first.take_lease()
-    assert not await second.take_lease()
-    assert await first.take_lease()

@@ -1,12 +1,9 @@
 """Mail to next hops over SMTP and LMTP: real sockets, scripted peers."""
 
-import ssl
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from gatepost.queue.v1.record_pb2 import (
     ContentReference,
@@ -17,24 +14,23 @@ from gatepost.queue.v1.record_pb2 import (
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.content import chunk_digest, content_digest
 from services.common.queue.subjects import CONTENT_STREAM, State, content_subject
-from services.delivery.smtp.session import Patience
 from tests.support.delivery import (
     CONTENT,
+    DESTINATION,
+    IMPATIENCE,
+    RECIPIENT,
     Delivery,
     connected_store,
     contents,
     events,
     mail,
     queued,
+    relay,
     submit,
     wait_queued,
 )
 from tests.support.nats_server import NatsServer
-from tests.support.smtp_peer import Drip, Drop, Raw, Script, Silence, SmtpPeer, Then
-
-DESTINATION = "dest.test"
-RECIPIENT = f"you@{DESTINATION}"
-PATIENCE = Patience(connect=2, greeting=1, command=1, data=1, block=1, end_of_data=1, quit=0.5)
+from tests.support.smtp_peer import Drip, Drop, Raw, Script, Silence, SmtpPeer
 
 
 @pytest.fixture
@@ -42,27 +38,6 @@ async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
     store = await connected_store(nats_server.url)
     yield store
     await store.close()
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("smarthost.test", "127.0.0.1").configure_cert(context)
-    return context
-
-
-def relay(peer: SmtpPeer, protocol: str = "smtp", **delivery: Any) -> dict[str, Any]:
-    """A configuration in which DESTINATION goes to a peer."""
-    return {
-        "smtp": {"hostname": "mail.example.test"},
-        "domains": {"relay": {DESTINATION: f"{protocol}:127.0.0.1:{peer.port}"}},
-        "delivery": delivery,
-    }
 
 
 def status(recipient: Recipient) -> tuple[int, str]:
@@ -117,7 +92,7 @@ async def test_temporary_failures_defer(
     permanent = outcome[0] >= 500
     async with (
         SmtpPeer(**scripts) as peer,
-        Delivery(store, relay(peer), patience=PATIENCE),
+        Delivery(store, relay(peer), patience=IMPATIENCE),
     ):
         record = mail(RECIPIENT, sender="" if permanent else "me@example.org")
         await submit(store, record)
@@ -290,114 +265,3 @@ async def test_a_session_that_died_in_the_meantime_costs_nothing(store: JetStrea
         await submit(store, mail(RECIPIENT))
         await wait_queued(store)
         assert (len(peer.mails), peer.connections) == (2, 2)
-
-
-# --- TLS ----------------------------------------------------------------------------------------
-
-
-async def test_what_can_be_encrypted_is(store: JetStream, server_tls: ssl.SSLContext) -> None:
-    record = mail(RECIPIENT)
-    async with SmtpPeer(tls=server_tls) as peer, Delivery(store, relay(peer)):
-        await submit(store, record)
-        await wait_queued(store)
-        assert peer.mails[0].tls
-    (happened,) = await events(store, record.message_id)
-    assert happened.attempt.tls_version.startswith("TLSv1.")
-
-
-@pytest.mark.parametrize(
-    "scripts",
-    [
-        {},
-        {"extensions": ["STARTTLS"], "starttls": "454 4.7.0 not now"},
-        {"extensions": ["STARTTLS"], "starttls": Then(["220 go", Raw(b"no TLS here")])},
-        {"extensions": ["STARTTLS"], "starttls": Raw(b"220 go\r\n250 injected\r\n")},
-    ],
-    ids=repr,
-)
-async def test_required_tls_is_never_given_up(store: JetStream, scripts: Mapping[str, Any]) -> None:
-    async with SmtpPeer(**scripts) as peer:
-        async with Delivery(store, relay(peer, require_tls=True), patience=PATIENCE):
-            await submit(store, mail(RECIPIENT))
-            (deferred,) = await wait_queued(store, State.DEFERRED)
-        assert not any(command.startswith("MAIL") for command in peer.commands)
-    assert deferred.recipients[0].last_status.reply.code == 451
-
-
-async def test_broken_tls_is_better_than_no_mail(store: JetStream) -> None:
-    peer = SmtpPeer(extensions=["STARTTLS"], starttls="220 go")  # and then it knows nothing of TLS
-    async with peer, Delivery(store, relay(peer), patience=PATIENCE):
-        await submit(store, mail(RECIPIENT))
-        await wait_queued(store)
-        assert not peer.mails[0].tls
-
-
-def smarthost(peer: SmtpPeer, folder: Path, **fields: Any) -> dict[str, Any]:
-    password = folder / "password"
-    password.write_text("geheim\n", encoding="utf-8")
-    values = {
-        "host": "127.0.0.1",
-        "port": peer.port,
-        "username": "me",
-        "password_file": str(password),
-    }
-    return {"delivery": {"smarthost": {**values, **fields}}}
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-async def test_a_smarthost_gets_credentials_over_verified_tls(
-    store: JetStream,
-    authority: trustme.CA,
-    server_tls: ssl.SSLContext,
-    tmp_path: Path,
-    mechanism: str,
-) -> None:
-    ca_file = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(ca_file)
-    auth: list[Any] = (
-        ["235 ok"] if mechanism == "PLAIN" else ["334 VXNlcg==", "334 UGFzcw==", "235 ok"]
-    )
-    peer = SmtpPeer(tls=server_tls, extensions=[f"AUTH {mechanism}"], auth=auth)
-    async with peer:
-        config = smarthost(peer, tmp_path, ca_file=str(ca_file))
-        async with Delivery(store, config):
-            await submit(store, mail("you@far.test"))
-            await wait_queued(store)
-        assert peer.mails[0].tls
-        said = {
-            "PLAIN": ["AUTH PLAIN AG1lAGdlaGVpbQ=="],
-            "LOGIN": ["AUTH LOGIN", "bWU=", "Z2VoZWlt"],
-        }
-        at = next(n for n, command in enumerate(peer.commands) if command.startswith("AUTH"))
-        assert peer.commands[at:][: len(said[mechanism])] == said[mechanism]
-
-
-@pytest.mark.parametrize(
-    ("scripts", "with_tls", "with_ca"),
-    [
-        ({}, False, True),  # no TLS: no credentials
-        ({"extensions": ["AUTH PLAIN"]}, True, False),  # a certificate that nobody vouches for
-        ({"extensions": ["AUTH PLAIN"], "auth": "535 5.7.8 wrong"}, True, True),
-        ({"extensions": ["AUTH CRAM-MD5"]}, True, True),
-    ],
-    ids=repr,
-)
-async def test_a_smarthost_that_does_not_take_us_defers(
-    store: JetStream,
-    authority: trustme.CA,
-    server_tls: ssl.SSLContext,
-    tmp_path: Path,
-    scripts: Mapping[str, Any],
-    with_tls: bool,
-    with_ca: bool,
-) -> None:
-    ca_file = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(ca_file)
-    async with SmtpPeer(**scripts, tls=server_tls if with_tls else None) as peer:
-        config = smarthost(peer, tmp_path, **({"ca_file": str(ca_file)} if with_ca else {}))
-        async with Delivery(store, config):
-            await submit(store, mail("you@far.test"))
-            (deferred,) = await wait_queued(store, State.DEFERRED)
-        assert not any(command.startswith("MAIL") for command in peer.commands)
-    assert deferred.recipients[0].last_status.reply.code == 451
-    assert "geheim" not in deferred.wait_reason

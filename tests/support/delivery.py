@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +26,8 @@ from services.common.mail.ids import message_id, new_session_id
 from services.common.queue.record import (
     SCHEMA_VERSION,
     UnreadableRecord,
+    deferred,
+    held,
     read_record,
     ready,
 )
@@ -42,6 +44,8 @@ from services.common.queue.subjects import (
 from services.common.rpc.client import channel
 from services.common.topology import TopologySettings, ensure
 from services.delivery.attempt import Attempts
+from services.delivery.batcher import Batcher
+from services.delivery.content import move_to_stream
 from services.delivery.destinations import Destinations
 from services.delivery.events import Events
 from services.delivery.intake import Intake
@@ -56,9 +60,15 @@ from services.delivery.slots import Slots
 from services.delivery.smtp.session import Patience
 from services.delivery.worker import Worker
 from tests.support.resolver import FakeResolver
+from tests.support.smtp_peer import SmtpPeer
 
 CONTENT = b"From: me@example.org\r\nSubject: test\r\n\r\nHello\r\n.dot\r\n"
 _ASK_AGAIN_S = 0.02
+
+DESTINATION = "dest.test"
+RECIPIENT = f"you@{DESTINATION}"
+IMPATIENCE = Patience(connect=2, greeting=1, command=1, data=1, block=1, end_of_data=1, quit=0.5)
+"""For peers that keep silent."""
 
 
 def mail(
@@ -90,6 +100,15 @@ def mail(
     for name, value in fields.items():
         setattr(record, name, value)
     return record
+
+
+def relay(peer: SmtpPeer, protocol: str = "smtp", **delivery: Any) -> dict[str, Any]:
+    """A configuration in which DESTINATION goes to a peer."""
+    return {
+        "smtp": {"hostname": "mail.example.test"},
+        "domains": {"relay": {DESTINATION: f"{protocol}:127.0.0.1:{peer.port}"}},
+        "delivery": delivery,
+    }
 
 
 class FixedConfig(ConfigSource):
@@ -190,6 +209,17 @@ class Delivery:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+async def put_to_wait(
+    store: JetStream, *records: QueuedMessage, state: State = State.DEFERRED
+) -> None:
+    """Put records into the queue as waiting for an hour, or held."""
+    due = datetime.now(UTC) + timedelta(hours=1)
+    for record in records:
+        await move_to_stream(Batcher(store), record)
+        record.wait_reason = "451 4.3.0 not now"
+        await store.publish(deferred(record, due) if state is State.DEFERRED else held(record))
 
 
 async def submit(store: JetStream, *records: QueuedMessage) -> None:

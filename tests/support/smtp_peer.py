@@ -204,10 +204,10 @@ class SmtpPeer:
             if verb == "STARTTLS" and reply.startswith("220") and self._tls is not None:
                 await writer.start_tls(self._tls)
                 tls = True
-            elif verb == "AUTH" and reply.startswith("334"):
-                for _ in range(2):
+            elif verb == "AUTH":
+                while reply.startswith("334"):
                     self.commands.append((await reader.readline()).decode().rstrip("\r\n"))
-                    await self._say("AUTH", writer)
+                    reply = await self._say("AUTH", writer)
             elif verb == "MAIL" and accepted:
                 mail = PeerMail(_path(command), [], tls=tls)
             elif verb == "RCPT" and accepted and mail is not None:

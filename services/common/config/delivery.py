@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
 from services.common.config.next_hop import SMTP_PORT, Host
-from services.common.config.types import Duration, FilePath, Network, Section
+from services.common.config.types import Domain, Duration, FilePath, HostPort, Network, Section
 
 SUBMISSION_PORT: Final = 587
 
@@ -34,30 +35,31 @@ class Retry(Section):
     """The sender of a mail that has waited for so long is told so, once. `0`: never."""
 
 
-class Smarthost(Section):
-    """A mail exchange that takes everything that is not local."""
+class SmarthostServer(Section):
+    """A mail exchange that takes mail for everywhere."""
 
     host: Host = ""
-    """Its name or address. Blank: mail goes to the exchanges of its recipients' domains."""
+    """Its name or address."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Blank: 25, or 587 with credentials."""
     username: str = ""
     """Blank: no authentication."""
     password_file: FilePath | None = None
     """Read anew at each session. Credentials are sent over TLS only."""
+    token_file: FilePath | None = None
+    """An OAuth 2 access token instead of a password (AUTH XOAUTH2), read anew at each session."""
     verify_certificate: bool = True
     """With credentials, the host must show a certificate for its name. Without credentials nobody
     is verified."""
     ca_file: FilePath | None = None
     """The authorities that may certify it, in PEM. Blank: those of the system."""
-    spf_include: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$", max_length=253)] = ""
-    """What the provider says to include in SPF records, for the records that we propose. Blank: the
-    nearest domain above the host that has an SPF record."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Smarthost:
-        if bool(self.username) != bool(self.password_file):
-            raise ValueError("username and password_file belong together")
+    def _whole(self) -> Self:
+        if self.password_file and self.token_file:
+            raise ValueError("password_file and token_file exclude each other")
+        if bool(self.username) != bool(self.password_file or self.token_file):
+            raise ValueError("username and password_file (or token_file) belong together")
         if self.username and not self.host:
             raise ValueError("credentials need a host")
         return self
@@ -66,6 +68,27 @@ class Smarthost(Section):
     def effective_port(self) -> int:
         """The port to connect to."""
         return self.port or (SUBMISSION_PORT if self.username else SMTP_PORT)
+
+
+class Smarthost(SmarthostServer):
+    """A mail exchange that takes everything that is not local. Without a host there is none, and
+    mail goes to the exchanges of its recipients' domains."""
+
+    alternatives: tuple[SmarthostServer, ...] = ()
+    """Further ones, tried in this order when the one before cannot be talked to."""
+
+    @model_validator(mode="after")
+    def _with_hosts(self) -> Self:
+        if self.alternatives and not self.host:
+            raise ValueError("alternatives need a host to be alternatives to")
+        if not all(server.host for server in self.alternatives):
+            raise ValueError("an alternative needs a host")
+        return self
+
+    @property
+    def servers(self) -> tuple[SmarthostServer, ...]:
+        """All of them in the order of trying; none without a host."""
+        return (self, *self.alternatives) if self.host else ()
 
 
 class Dkim(Section):
@@ -97,6 +120,8 @@ class Delivery(Section):
 
     retry: Retry = Retry()
     smarthost: Smarthost = Smarthost()
+    sender_smarthosts: dict[Domain, Smarthost] = {}
+    """Others for mail from some domains (of the reverse-path)."""
     dkim: Dkim = Dkim()
     concurrency: Concurrency = Concurrency()
     require_tls: bool = False
@@ -108,8 +133,25 @@ class Delivery(Section):
     """What sessions greet with. Blank: `smtp.hostname`."""
 
 
+class MailboxKind(StrEnum):
+    """The kinds of mailbox."""
+
+    MAILDIR = "maildir"
+    LMTP = "lmtp"
+
+
 class Mailbox(Section):
     """Local mailboxes."""
 
+    kind: MailboxKind = MailboxKind.MAILDIR
+    """`maildir`: files below `directory`. `lmtp`: a mail store, at `lmtp`, takes the mail."""
     directory: FilePath = Path("/var/mail/gatepost")
     """Holds a Maildir for each account, `<domain>/<local part>/`, with `.Junk` in it for spam."""
+    lmtp: HostPort | None = None
+    """Where the mail store listens (RFC 2033), with `kind: lmtp`."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.kind is MailboxKind.LMTP and self.lmtp is None:
+            raise ValueError("kind lmtp needs lmtp, the host and port of the mail store")
+        return self

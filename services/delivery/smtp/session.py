@@ -12,7 +12,6 @@ a `SessionFailed`.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from prometheus_client import Counter
 
 from services.common.dns import IPAddress
 from services.common.mail.reply import Reply
+from services.delivery.smtp.auth import Credentials, authenticate
 from services.delivery.smtp.connection import Connection
 from services.delivery.smtp.failure import Failure, SessionFailed
 from services.delivery.smtp.tls_context import unverified, verifying
@@ -60,17 +60,6 @@ class Patience:
     end_of_data: float = 600.0
     """The peer may be storing the mail: giving up early makes duplicates."""
     quit: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who we are to a smarthost."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Credentials({self.username!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +137,12 @@ async def open_session(peer: Peer, *, helo: str, patience: Patience, source: str
         await _hello(session, helo)
         await _encrypt(session, helo)
         if peer.credentials is not None:
-            await _authenticate(session, peer.credentials)
+            await authenticate(
+                session.command,
+                session.extensions,
+                peer.credentials,
+                encrypted=bool(session.tls_version),
+            )
     except BaseException:
         connection.abort()
         raise
@@ -218,26 +212,3 @@ async def _handshake(session: Session) -> None:
         TLS.labels("failed").inc()
         raise
     session.extensions = {}
-
-
-async def _authenticate(session: Session, credentials: Credentials) -> None:
-    if not session.tls_version:
-        raise SessionFailed(Failure.AUTH, "credentials are not sent without TLS")
-    mechanisms = session.extensions.get("AUTH", "").upper().split()
-    if "PLAIN" in mechanisms:
-        token = f"\0{credentials.username}\0{credentials.password}"
-        reply = await session.command(f"AUTH PLAIN {_base64(token)}")
-    elif "LOGIN" in mechanisms:
-        reply = await session.command("AUTH LOGIN")
-        for answer in (credentials.username, credentials.password):
-            if reply.code == 334:
-                reply = await session.command(_base64(answer))
-    else:
-        raise SessionFailed(Failure.AUTH, "the smarthost offers neither AUTH PLAIN nor LOGIN")
-    if not reply.is_success:
-        # Whoever mistypes a password must not bounce all mail: it waits until that is mended.
-        raise SessionFailed(Failure.AUTH, f"the smarthost refuses our credentials: {reply}")
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode("ascii")

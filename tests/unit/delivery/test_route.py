@@ -7,7 +7,15 @@ import pytest
 
 from services.common.config.model import Config
 from services.common.config.next_hop import HopProtocol, NextHop, parse_next_hop
-from services.delivery.route import HopRoute, LocalRoute, MxRoute, Route, route_of
+from services.delivery.route import (
+    Hop,
+    HopRoute,
+    LocalRoute,
+    MxRoute,
+    Route,
+    RouteKind,
+    route_of,
+)
 
 LOCAL = {"domains": {"local": ["here.test"]}, "mailbox": {"directory": "/mail"}}
 RELAY = {"domains": {"relay": {"next.test": "lmtp:10.0.0.1:24"}}}
@@ -21,6 +29,14 @@ def hop(host: str, port: int, protocol: HopProtocol = HopProtocol.SMTP) -> NextH
     return NextHop(protocol, host, port)
 
 
+def relay(host: str, port: int, protocol: HopProtocol = HopProtocol.SMTP) -> HopRoute:
+    return HopRoute((Hop(hop(host, port, protocol)),), RouteKind.RELAY)
+
+
+def smart(*hops: Hop) -> HopRoute:
+    return HopRoute(hops, RouteKind.SMARTHOST)
+
+
 @pytest.mark.parametrize(
     ("config", "destination", "route"),
     [
@@ -29,18 +45,70 @@ def hop(host: str, port: int, protocol: HopProtocol = HopProtocol.SMTP) -> NextH
         (LOCAL, "here.test", LocalRoute(Path("/mail"))),
         (LOCAL, "sub.here.test", MxRoute("sub.here.test")),
         (LOCAL | SMARTHOST, "here.test", LocalRoute(Path("/mail"))),
-        (RELAY, "next.test", HopRoute(hop("10.0.0.1", 24, HopProtocol.LMTP))),
-        (RELAY | SMARTHOST, "next.test", HopRoute(hop("10.0.0.1", 24, HopProtocol.LMTP))),
-        (SMARTHOST, "far.test", HopRoute(hop("smart.test", 25), is_smarthost=True)),
+        (RELAY, "next.test", relay("10.0.0.1", 24, HopProtocol.LMTP)),
+        (RELAY | SMARTHOST, "next.test", relay("10.0.0.1", 24, HopProtocol.LMTP)),
+        (SMARTHOST, "far.test", smart(Hop(hop("smart.test", 25)))),
         (
             WITH_PASSWORD,
             "far.test",
-            HopRoute(hop("smart.test", 587), "me", Path("/pw"), is_smarthost=True),
+            smart(Hop(hop("smart.test", 587), "me", Path("/pw"), verified=True)),
+        ),
+        (
+            {
+                "delivery": {
+                    "smarthost": {
+                        "host": "smart.test",
+                        "alternatives": [{"host": "192.0.2.1", "port": 2525}],
+                    }
+                }
+            },
+            "far.test",
+            smart(Hop(hop("smart.test", 25)), Hop(hop("192.0.2.1", 2525))),
+        ),
+        (
+            {
+                "domains": {"local": ["here.test"]},
+                "mailbox": {"kind": "lmtp", "lmtp": "127.0.0.1:24"},
+            },
+            "here.test",
+            HopRoute((Hop(hop("127.0.0.1", 24, HopProtocol.LMTP)),), RouteKind.LOCAL),
         ),
     ],
 )
 def test_routes(config: dict[str, Any], destination: str, route: Route) -> None:
     assert route_of(Config.model_validate(config), destination) == route
+
+
+@pytest.mark.parametrize(
+    ("sender_domain", "route"),
+    [
+        ("mine.test", smart(Hop(hop("mine.smart.test", 25)))),
+        ("direct.test", MxRoute("far.test")),
+        ("other.test", smart(Hop(hop("smart.test", 25)))),
+        ("", smart(Hop(hop("smart.test", 25)))),
+    ],
+)
+def test_senders_may_have_smarthosts_of_their_own(sender_domain: str, route: Route) -> None:
+    smarthosts = {"mine.test": {"host": "mine.smart.test"}, "direct.test": {}}
+    delivery = {"smarthost": {"host": "smart.test"}, "sender_smarthosts": smarthosts}
+    config = Config.model_validate({"delivery": delivery})
+    assert route_of(config, "far.test", sender_domain) == route
+
+
+@pytest.mark.parametrize(
+    "smarthost",
+    [
+        {"username": "me"},
+        {"host": "a.test", "username": "me"},
+        {"host": "a.test", "password_file": "/pw"},
+        {"host": "a.test", "username": "me", "password_file": "/pw", "token_file": "/t"},
+        {"alternatives": [{"host": "a.test"}]},
+        {"host": "a.test", "alternatives": [{}]},
+    ],
+)
+def test_half_a_smarthost_is_none(smarthost: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="smarthost"):
+        Config.model_validate({"delivery": {"smarthost": smarthost}})
 
 
 @pytest.mark.parametrize(

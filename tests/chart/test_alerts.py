@@ -37,7 +37,7 @@ def test_the_metrics_are_there() -> None:
 
 
 def test_the_documentation_says_what_to_do() -> None:
-    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| (Gatepost\w+) \|", text, re.MULTILINE)) == NAMES
 
 

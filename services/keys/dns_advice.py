@@ -59,7 +59,8 @@ class DnsAdviser:
     async def _site(self, domain: str) -> Site:
         config = self._config()
         found = await addresses(self._resolver, config.smtp.hostname)
-        smarthost = config.delivery.smarthost
+        delivery = config.delivery
+        smarthost = delivery.sender_smarthosts.get(domain, delivery.smarthost)
         include = smarthost.spf_include
         if smarthost.host and not include:
             include = await self._find_include(smarthost.host)

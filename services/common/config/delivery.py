@@ -76,6 +76,9 @@ class Smarthost(SmarthostServer):
 
     alternatives: tuple[SmarthostServer, ...] = ()
     """Further ones, tried in this order when the one before cannot be talked to."""
+    spf_include: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$", max_length=253)] = ""
+    """What the provider says to include in SPF records, for the records that we propose. Blank: the
+    nearest domain above the host that has an SPF record."""
 
     @model_validator(mode="after")
     def _with_hosts(self) -> Self:

@@ -216,6 +216,15 @@ async def test_with_a_smarthost_its_provider_is_included(
     assert advice.satisfied is satisfied
 
 
+async def test_a_domain_with_a_smarthost_of_its_own_has_that_one_included() -> None:
+    own = {"host": "smtp.other.test", "spf_include": "_spf.other.test"}
+    common = {"host": "smtp.isp.test", "spf_include": "_spf.isp.test"}
+    config = _config(delivery={"smarthost": common, "sender_smarthosts": {"a.test": own}})
+    for domain, include in (("a.test", "_spf.other.test"), ("sub.a.test", "_spf.isp.test")):
+        advice = (await _advice({}, domain=domain, config=config))["SPF"]
+        assert advice.proposal.value == f"v=spf1 a include:{include} -all"
+
+
 async def test_a_lookup_that_fails_is_told_as_such() -> None:
     advice = await _advice({}, temporary={("a.test", "MX"), ("_dmarc.a.test", "TXT")})
     for what in ("MX", "DMARC"):

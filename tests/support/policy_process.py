@@ -78,6 +78,13 @@ class PolicyProcess:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """The process id; an error when it is not running."""
+        if self._process is None:
+            raise RuntimeError("the policy service is not running")
+        return self._process.pid
+
+    @property
     def checks(self) -> PolicyServiceStub:
         """The stub of PolicyService."""
         return PolicyServiceStub(self._open())

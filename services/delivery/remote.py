@@ -74,7 +74,8 @@ class RemoteDelivery:
             try:
                 await self._at(peer, mail, left, attempt)
             except SessionFailed as error:
-                failures.append(error)
+                if any(each not in attempt.results for each in addressees):
+                    failures.append(error)
                 event(_log, INFO, "session failed", next_hop=peer, reason=str(error))
         self._conclude(attempt, addressees, failures, len(peers))
         return attempt

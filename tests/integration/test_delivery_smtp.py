@@ -86,12 +86,13 @@ async def test_what_arrives_is_what_was_accepted(store: JetStream) -> None:
     ],
     ids=repr,
 )
+@pytest.mark.parametrize("pipelining", [False, True], ids=["in turn", "pipelined"])
 async def test_temporary_failures_defer(
-    store: JetStream, scripts: Mapping[str, Script], outcome: tuple[int, str]
+    store: JetStream, scripts: Mapping[str, Script], outcome: tuple[int, str], pipelining: bool
 ) -> None:
     permanent = outcome[0] >= 500
     async with (
-        SmtpPeer(**scripts) as peer,
+        SmtpPeer(**scripts, pipelining=pipelining) as peer,
         Delivery(store, relay(peer), patience=IMPATIENCE),
     ):
         record = mail(RECIPIENT, sender="" if permanent else "me@example.org")
@@ -146,10 +147,14 @@ async def test_permanent_failures_are_told_to_the_sender(
     assert len(await contents(store)) == 1
 
 
-async def test_each_recipient_has_its_own_outcome(store: JetStream) -> None:
+@pytest.mark.parametrize("pipelining", [False, True], ids=["in turn", "pipelined"])
+async def test_each_recipient_has_its_own_outcome(store: JetStream, pipelining: bool) -> None:
     addresses = [f"{name}@{DESTINATION}" for name in ("good", "unknown", "greylisted")]
     replies: list[Any] = ["250 ok", "550 5.1.1 unknown", "450 4.7.1 later", "250 ok"]
-    async with SmtpPeer(rcpt=replies) as peer, Delivery(store, relay(peer)):
+    async with (
+        SmtpPeer(rcpt=replies, pipelining=pipelining) as peer,
+        Delivery(store, relay(peer)),
+    ):
         await submit(store, mail(*addresses, sender=""))
         (deferred,) = await wait_queued(store, State.DEFERRED)
         assert [recipient.state for recipient in deferred.recipients] == [
@@ -168,6 +173,25 @@ async def submit_again(store: JetStream, record: QueuedMessage) -> None:
     (state_and_record,) = await queued(store)
     await store.purge("QUEUE", f"queue.{state_and_record[0]}.>")
     await submit(store, record)
+
+
+@pytest.mark.parametrize("data", ["354 go on", "554 5.5.1 no valid recipients"])
+async def test_pipelining_with_no_recipient_left_sends_no_content(
+    store: JetStream, data: str
+) -> None:
+    async with (
+        SmtpPeer(rcpt="550 5.1.1 unknown", data=data, pipelining=True) as peer,
+        Delivery(store, relay(peer)),
+    ):
+        for _ in range(2):
+            record = mail(RECIPIENT, sender="")
+            await submit(store, record)
+            await wait_queued(store)
+        assert all(taken.content == b"" for taken in peer.mails)
+        # The session is in order after it: the second mail went over the same one.
+        assert peer.connections == 1
+    (happened,) = await events(store, record.message_id)
+    assert happened.attempt.recipients[0].reply.enhanced_code == "5.1.1"
 
 
 async def test_lmtp_answers_for_each_recipient(store: JetStream) -> None:

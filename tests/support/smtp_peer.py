@@ -103,10 +103,15 @@ class SmtpPeer:
         other: Script = "250 ok",
         tls: ssl.SSLContext | None = None,
         lmtp: bool = False,
+        pipelining: bool = False,
         delay_s: float = 0.0,
         host: str = "127.0.0.1",
     ) -> None:
-        extensions = [*extensions, *(["STARTTLS"] if tls else [])]
+        extensions = [
+            *extensions,
+            *(["STARTTLS"] if tls else []),
+            *(["PIPELINING"] if pipelining else []),
+        ]
         hello = "\n".join(
             f"250{'-' if number < len(extensions) else ' '}{text}"
             for number, text in enumerate(["peer.test", *extensions])

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, cast
 
 from services.common.dns import IPAddress
@@ -91,10 +91,14 @@ class Connection(asyncio.Protocol):
 
     def write_command(self, line: str) -> None:
         """Say one line without waiting for an answer. Raises ValueError if it is not one line."""
-        octets = line.encode()
-        if b"\r" in octets or b"\n" in octets or b"\0" in octets:
+        self.write_commands([line])
+
+    def write_commands(self, lines: Sequence[str]) -> None:
+        """Say several lines in one go. Raises ValueError if one is not one line."""
+        octets = [line.encode() for line in lines]
+        if any(b"\r" in line or b"\n" in line or b"\0" in line for line in octets):
             raise ValueError("a command is one line")
-        self._write(octets + b"\r\n")
+        self._write(b"".join(line + b"\r\n" for line in octets))
 
     async def send(self, data: bytes, *, limit_s: float) -> None:
         """Send octets as they are; `limit_s` is for each 64 KiB. Raises `SessionFailed`.

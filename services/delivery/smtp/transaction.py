@@ -1,7 +1,7 @@
 """One mail over an open session, with a result for each recipient.
 
-RFC 5321 §3.3 (MAIL, RCPT, DATA), RFC 2033 §4.2 (a reply for each recipient after the dot),
-RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 3461 (DSN).
+RFC 5321 §3.3 (MAIL, RCPT, DATA), RFC 2920 (PIPELINING), RFC 2033 §4.2 (a reply for each recipient
+after the dot), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 3461 (DSN).
 
 Guarantees: the final dot is sent only after the content was read to its end, which is where its
 hash is compared; before the dot a failure may be tried elsewhere, after it never in the same
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Never
+from typing import Final, Never
 
 from services.common.mail.envelope import (
     Body,
@@ -28,13 +28,16 @@ from services.common.mail.reply import Reply
 from services.delivery.outcome import Result, result_of
 from services.delivery.smtp.failure import Failure, SessionFailed
 from services.delivery.smtp.session import Session, going_on
-from services.delivery.smtp.wire import DotStuffing, LineEnds
+from services.delivery.smtp.wire import END_OF_DATA, DotStuffing, LineEnds
 
 NO_SMTPUTF8 = Reply(553, "5.6.7", "The next hop cannot take internationalized addresses or headers")
 NO_EIGHT_BIT = Reply(554, "5.6.3", "The next hop cannot take 8-bit content")
 TOO_BIG = Reply(552, "5.3.4", "The message is larger than the next hop takes")
 NOT_READY_FOR_DATA = Reply(451, "4.5.0", "The next hop answered DATA with something unexpected")
 LOST_AFTER_DOT = Reply(451, "4.4.2", "No answer after the end of the message; it may have arrived")
+
+_PIPELINING: Final = "PIPELINING"
+_START_CONTENT: Final = 354
 
 MAX_SIZE_DIGITS = 20
 """RFC 1870 §3."""
@@ -86,36 +89,67 @@ async def _transact(
     if refusal is not None:
         results.update(dict.fromkeys(addressees, result_of(refusal, hop)))
         return
-    options = mail_options(mail.parameters, offered=session.extensions)
-    reply = await session.command(_with_options(f"MAIL FROM:<{mail.reverse_path}>", options))
-    if not reply.is_success:
-        results.update(dict.fromkeys(addressees, result_of(reply, hop)))
+    accepted, reply = await _envelope(session, mail, addressees, results)
+    if accepted and reply is not None and reply.code == _START_CONTENT:
+        await _content(session, mail, accepted, results)
         return
-    accepted = await _recipients(session, addressees, results)
-    if not accepted:
-        await session.command("RSET")
-        return
-    reply = await session.command("DATA", limit_s=session.patience.data)
-    if reply.code != 354:
-        reply = NOT_READY_FOR_DATA if reply.is_success or reply.is_intermediate else reply
+    if accepted and reply is not None:
+        reply = reply if reply.is_transient or reply.is_permanent else NOT_READY_FOR_DATA
         results.update(dict.fromkeys(accepted, result_of(reply, hop)))
-        await session.command("RSET")
-        return
-    await _content(session, mail, accepted, results)
+    elif reply is not None and reply.code == _START_CONTENT:
+        # It wants content for nobody, as RFC 2920 §3.1 foresees: it gets none.
+        await session.connection.send(END_OF_DATA, limit_s=session.patience.block)
+        limit_s = session.patience.end_of_data
+        going_on(await session.connection.reply("no content", limit_s=limit_s))
+    await session.command("RSET")
 
 
-async def _recipients(
-    session: Session, addressees: Sequence[Addressee], results: dict[Addressee, Result]
-) -> list[Addressee]:
-    accepted = []
-    for addressee in addressees:
-        options = recipient_options(addressee.parameters, offered=session.extensions)
-        reply = await session.command(_with_options(f"RCPT TO:<{addressee.address}>", options))
+async def _envelope(
+    session: Session, mail: Mail, addressees: Sequence[Addressee], results: dict[Addressee, Result]
+) -> tuple[list[Addressee], Reply | None]:
+    """MAIL, RCPT and DATA: who was accepted, and the answer to DATA if it was said.
+
+    With PIPELINING (RFC 2920) all is said at once and the answers are read in their order.
+    """
+    hop, patience = str(session.peer), session.patience
+    at_once = _PIPELINING in session.extensions
+    options = mail_options(mail.parameters, offered=session.extensions)
+    commands = [
+        _with_options(f"MAIL FROM:<{mail.reverse_path}>", options),
+        *(_recipient(addressee, session) for addressee in addressees),
+        "DATA",
+    ]
+    if at_once:
+        session.connection.write_commands(commands)
+
+    async def answer(number: int, limit_s: float) -> Reply:
+        if not at_once:
+            return await session.command(commands[number], limit_s=limit_s)
+        verb = commands[number].partition(" ")[0]
+        return going_on(await session.connection.reply(verb, limit_s=limit_s))
+
+    mail_reply = await answer(0, patience.command)
+    accepted: list[Addressee] = []
+    if not mail_reply.is_success:
+        results.update(dict.fromkeys(addressees, result_of(mail_reply, hop)))
+        if not at_once:
+            return [], None
+    for number, addressee in enumerate(addressees, start=1):
+        reply = await answer(number, patience.command)
+        if not mail_reply.is_success:
+            continue
         if reply.is_success:
             accepted.append(addressee)
         else:
-            results[addressee] = result_of(reply, str(session.peer))
-    return accepted
+            results[addressee] = result_of(reply, hop)
+    if not accepted and not at_once:
+        return [], None
+    return accepted, await answer(len(commands) - 1, patience.data)
+
+
+def _recipient(addressee: Addressee, session: Session) -> str:
+    options = recipient_options(addressee.parameters, offered=session.extensions)
+    return _with_options(f"RCPT TO:<{addressee.address}>", options)
 
 
 async def _content(

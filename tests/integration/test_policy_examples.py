@@ -14,7 +14,7 @@ from tests.support.nats_server import NatsServer
 from tests.support.policy_cases import ZONE, check_message
 from tests.support.policy_process import PolicyProcess
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/policy.md"
 EXAMPLE = re.compile(
     r"^```json (?P<method>\w+)(?: (?P<role>\w+))?\n(?P<request>.*?)^```$", re.MULTILINE | re.DOTALL
 )

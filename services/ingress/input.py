@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-BUFFER_OCTETS: Final = 64 * 1024
+BUFFER_OCTETS: Final = 16 * 1024
 """The client is made to wait when twice as much is unread."""
 
 MAX_DISCARD_OCTETS: Final = 1024 * 1024

@@ -17,7 +17,7 @@ from services.common.config.next_hop import NextHop
 from services.common.dns import IPAddress, Lookup, MxRecord, Resolver, Status, addresses, mx
 from services.common.mail.domain import parse_literal
 from services.common.mail.reply import Reply
-from services.delivery.networks import is_forbidden
+from services.common.networks import is_forbidden
 
 Networks = Sequence[IPv4Network | IPv6Network]
 

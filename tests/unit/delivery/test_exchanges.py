@@ -7,6 +7,7 @@ import pytest
 
 from services.common.config.next_hop import HopProtocol, NextHop
 from services.common.mail.reply import Reply
+from services.common.networks import is_forbidden
 from services.delivery.exchanges import (
     ALL_FORBIDDEN,
     HOP_UNKNOWN,
@@ -20,7 +21,6 @@ from services.delivery.exchanges import (
     hosts_of_domain,
     hosts_of_hop,
 )
-from services.delivery.networks import is_forbidden
 from tests.support.resolver import FakeResolver
 
 A, B, C = "203.0.114.1", "203.0.114.2", "203.0.114.3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -81,18 +82,18 @@ class Attempts:
     async def _outgoing(
         self, route: HopRoute | MxRoute, record: QueuedMessage, content: Content
     ) -> Attempt:
-        blocks = _on_the_wire(content)
+        blocks, size = _on_the_wire(content), record.size
         if self._source.current.delivery.dkim.enabled:
             try:
                 signatures = await self._signer.signatures(record, blocks)
             except SigningUnavailable as error:
                 raise NotAttempted(f"cannot be signed just now: {error}") from error
             if signatures:
-                blocks = _prefixed(signatures, blocks)
+                blocks, size = _prefixed(signatures, blocks), size + len(signatures)
         mail = Mail(
             reverse_path=record.sender,
-            parameters=mail_parameters(record),
-            size=record.size,
+            parameters=dataclasses.replace(mail_parameters(record), size=size),
+            size=size,
             blocks=blocks,
         )
         addressees = [

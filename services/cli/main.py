@@ -29,6 +29,12 @@ def _service(name: str) -> typer.Typer:
     return app_for(name)
 
 
+def _policy() -> typer.Typer:
+    from services.cli.policy import app
+
+    return app
+
+
 def _check() -> typer.Typer:
     from services.cli.check import app
 
@@ -74,7 +80,8 @@ def _config() -> typer.Typer:
 
 _COMMANDS: Final[dict[str, Callable[[], typer.Typer]]] = {
     "up": _up,
-    **{name: partial(_service, name) for name in ("ingress", "policy", "delivery")},
+    **{name: partial(_service, name) for name in ("ingress", "delivery")},
+    "policy": _policy,
     "keys": _keys,
     "check": _check,
     "queue": _queue,

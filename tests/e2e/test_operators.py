@@ -1,6 +1,7 @@
 """What operators use: grpcurl, metrics, the command line."""
 
 import json
+import smtplib
 import subprocess
 from typing import Any
 
@@ -133,6 +134,26 @@ def test_check_takes_a_file(installation: Installation, folder) -> None:
     assert asked.returncode == 0, asked.stderr
     assert answer["verdict"]["action"] == "ACTION_ACCEPT"
     assert "Authentication-Results" in [field["name"] for field in answer["header_fields"]]
+
+
+def test_a_candidate_policy_is_tried_on_what_was_decided(
+    installation: Installation, folder
+) -> None:
+    with smtplib.SMTP("127.0.0.1", installation.ports["mx"], "wrong.example.org") as client:
+        client.sendmail("alice@example.org", ["you@example.test"], "Subject: x\r\n\r\nHi.\r\n")
+    candidate = folder / "candidate.yaml"
+    candidate.write_text("policy: {actions: {helo_mismatch: refuse}}\n")
+    asked = installation.gatepost("policy", "replay", "--candidate", str(candidate), "--json")
+    assert asked.returncode == 0, asked.stderr
+    answer = json.loads(asked.stdout)
+    assert int(answer["changed"]) >= 1
+    example = answer["examples"][-1]
+    assert example["candidate_action"] == "ACTION_REFUSE"
+    assert example["decisive_check"] == "helo_mismatch"
+    candidate.write_text("policy: {actions: {helo_mismatch: shout}}\n")
+    wrong = installation.gatepost("policy", "replay", "--candidate", str(candidate))
+    assert wrong.returncode == 2
+    assert "helo_mismatch" in wrong.stderr
 
 
 def test_accounts_are_made_listed_and_removed(installation: Installation) -> None:

@@ -79,10 +79,16 @@ def main():
     server = Server(("", place(sink)[1]), Sink)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     # A first attempt that fails would be repeated in an hour, so the way back is tried first.
-    wait_for(f"the sink is not reached at {sink}",
-             lambda: socket.create_connection(place(sink), timeout=5).close(), until)
-    session = wait_for(f"the ingress is not reached at {ingress}",
-                       lambda: smtplib.SMTP(*place(ingress), timeout=60), until)
+    wait_for(
+        f"the sink is not reached at {sink}",
+        lambda: socket.create_connection(place(sink), timeout=5).close(),
+        until,
+    )
+    session = wait_for(
+        f"the ingress is not reached at {ingress}",
+        lambda: smtplib.SMTP(*place(ingress), timeout=60),
+        until,
+    )
     sender = recipient = f"helm-test@{domain}"
     text = f"From: {sender}\r\nTo: {recipient}\r\nSubject: helm test\r\n\r\n{mark}\r\n"
     began = time.monotonic()
@@ -97,7 +103,9 @@ def main():
     if answers[-1][0] != 250:
         sys.exit("the mail was not accepted")
     if not came.wait(max(1.0, until - time.monotonic())):
-        sys.exit(f"accepted, but it has not come back within {seconds} s: see `gatepost queue list`")
+        sys.exit(
+            f"accepted, but it has not come back within {seconds} s: see `gatepost queue list`"
+        )
     print(f"the mail came back after {time.monotonic() - began:.1f} s")
 
 

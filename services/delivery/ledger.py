@@ -21,10 +21,15 @@ from services.common.jetstream import Conflict, Delivery, JetStream, Outgoing, R
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.queue.record import deferred
 from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, RecordKey, State
+from services.common.topology import ACK_WAIT_S
 from services.delivery import content
 from services.delivery.batcher import Batcher
 
 _WAITING: Final = (State.DEFERRED, State.HELD)
+
+LEASE_S: Final = ACK_WAIT_S * 0.8
+"""A record that is in hand for longer may be in another worker's hands too, if our word that we are
+at work did not arrive."""
 
 FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 10.0
@@ -48,8 +53,9 @@ _log = logging.getLogger(__name__)
 class Ledger:
     """The queue as a worker changes it."""
 
-    def __init__(self, store: JetStream) -> None:
+    def __init__(self, store: JetStream, *, lease_s: float = LEASE_S) -> None:
         self._store = store
+        self._lease_s = lease_s
         self._contents = Batcher(store)
         self._deferrals = Batcher(store)
 
@@ -82,11 +88,24 @@ class Ledger:
         """Acknowledge, until the server has noted it."""
         await self.insist(delivery.ack, "acknowledge")
 
-    async def defer(self, delivery: Delivery, record: QueuedMessage, due: datetime) -> None:
-        """Put a record that was handed out back, to be handed out at a time."""
+    async def defer(
+        self, delivery: Delivery, record: QueuedMessage, due: datetime, *, held_s: float
+    ) -> None:
+        """Put a record that was in hand for `held_s` seconds back, to be handed out at a time."""
+        if held_s > self._lease_s and await self._is_gone(delivery):
+            SUPERSEDED.inc()
+            event(_log, INFO, "record finished by another worker", subject=delivery.subject)
+            return
         await self.insist(lambda: content.move_to_stream(self._contents, record), "store content")
         await self.insist(lambda: self._publish_deferred(delivery, record, due), "defer")
         await self.remove(delivery)
+
+    async def _is_gone(self, delivery: Delivery) -> bool:
+        """Whether somebody else finished the record: deferring it would bring it back to life."""
+        stored = await self.insist(
+            lambda: self._store.at(QUEUE_STREAM, delivery.sequence), "look up the record"
+        )
+        return stored is None
 
     async def _publish_deferred(
         self, delivery: Delivery, record: QueuedMessage, due: datetime

@@ -87,6 +87,13 @@ class Hand:
     record: QueuedMessage
     content: Content
     route: Route
+    since: float
+    """Of the monotonic clock."""
+
+    @property
+    def held_s(self) -> float:
+        """How long it has been in hand."""
+        return time.monotonic() - self.since
 
 
 class Worker:
@@ -127,6 +134,7 @@ class Worker:
             await self._handle(delivery, key, record)
 
     async def _handle(self, delivery: Delivery, key: RecordKey, record: QueuedMessage) -> None:
+        since = time.monotonic()
         if self._may_be_old(delivery, record) and await self._ledger.is_superseded(delivery, key):
             SUPERSEDED.inc()
             event(_log, INFO, "record superseded", destination=key.destination)
@@ -135,7 +143,7 @@ class Worker:
         sender = sender_of(record)
         sender_domain = sender.domain if sender is not None else ""
         route = route_of(self._source.current, key.destination, sender_domain)
-        hand = Hand(delivery, key, record, Content(self._store, record), route)
+        hand = Hand(delivery, key, record, Content(self._store, record), route, since)
         suspension = self._destinations.suspension(key.destination)
         if suspension is not None:
             await self._put_back(hand, self._until(suspension), SUSPENDED, reason="suspended")
@@ -200,7 +208,7 @@ class Worker:
         if decision.due is None:
             await self._ledger.finish(hand.delivery, record)
         else:
-            await self._ledger.defer(hand.delivery, record, decision.due)
+            await self._ledger.defer(hand.delivery, record, decision.due, held_s=hand.held_s)
         self._log_results(hand, attempt, decision)
         await self._events.attempt(
             record,
@@ -256,4 +264,5 @@ class Worker:
     async def _put_back(self, hand: Hand, wait: timedelta, why: str, *, reason: str) -> None:
         hand.record.wait_reason = why
         PARKED.labels(reason).inc()
-        await self._ledger.defer(hand.delivery, hand.record, self._now() + wait)
+        due = self._now() + wait
+        await self._ledger.defer(hand.delivery, hand.record, due, held_s=hand.held_s)

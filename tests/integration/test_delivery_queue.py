@@ -11,7 +11,7 @@ import pytest
 
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.record import deferred
-from services.common.queue.subjects import DEAD_STREAM, State
+from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, State
 from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
 from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER
@@ -27,7 +27,7 @@ from tests.support.delivery import (
     wait_queued,
 )
 from tests.support.nats_server import NatsServer
-from tests.support.smtp_peer import Call, SmtpPeer, Then
+from tests.support.smtp_peer import Call, Drip, SmtpPeer, Then
 
 SLOW = "slow.test"
 FAST = "fast.test"
@@ -104,6 +104,25 @@ async def test_a_lost_acknowledgement_costs_no_second_delivery(
     async with Delivery(store, local(tmp_path)):
         await wait_queued(store, State.DEFERRED)
     assert stored_mails(tmp_path) == []
+
+
+async def test_what_another_worker_finished_does_not_come_back(store: JetStream) -> None:
+    record = mail(f"you@{FAST}")
+    loop = asyncio.get_running_loop()
+
+    def finish_elsewhere() -> None:
+        finished.append(loop.create_task(store.purge(QUEUE_STREAM, "queue.ready.>")))
+
+    finished: list[asyncio.Task[int]] = []
+    dot = Then([Call(finish_elsewhere), Drip("451 4.3.0 not now")])
+    async with SmtpPeer(dot=dot) as peer:
+        config = relays(fast=f"127.0.0.1:{peer.port}")
+        async with Delivery(store, config, lease_s=0):
+            await submit(store, record)
+            await until(lambda: finished and finished[0].done())
+            await asyncio.sleep(1.5)
+    assert await queued(store) == []
+    assert await contents(store) == []
 
 
 async def test_a_delivery_that_is_repeated_leaves_one_mail(

@@ -49,7 +49,7 @@ from services.delivery.content import move_to_stream
 from services.delivery.destinations import Destinations
 from services.delivery.events import Events
 from services.delivery.intake import Intake
-from services.delivery.ledger import Ledger
+from services.delivery.ledger import LEASE_S, Ledger
 from services.delivery.local import LocalDelivery
 from services.delivery.notifier import Notifier
 from services.delivery.operations import Operations
@@ -145,11 +145,12 @@ class Delivery:
         patience: Patience | None = None,
         keys: str = "127.0.0.1:1",
         drain_s: float = 5.0,
+        lease_s: float = LEASE_S,
     ) -> None:
         self.store = store
         self.source = FixedConfig(config)
         self.events_sent = Events(store)
-        ledger = Ledger(store)
+        ledger = Ledger(store, lease_s=lease_s)
         self._remote = RemoteDelivery(
             self.source, resolver or FakeResolver(), patience=patience or Patience(quit=0.5)
         )

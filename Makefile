@@ -6,6 +6,8 @@
 
 BIN := .venv/bin
 T := tests
+# Most tests wait for processes and clocks, so there are more of them at a time than cores.
+WORKERS := 4
 ARGS :=
 PYTHON :=
 
@@ -31,7 +33,7 @@ run: setup ## Run everything on this machine (ARGS="--config FILE --data DIR")
 
 .PHONY: test
 test: setup programs ## Run the tests (T="tests/unit -k address")
-	@$(BIN)/python -m pytest $(T)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(T)
 
 .PHONY: check
 check: lint proto-check container-image test ## Everything that CI runs

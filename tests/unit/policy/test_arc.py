@@ -82,7 +82,9 @@ async def test_chains_that_do_not_hold(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [record(rsa_key(2048)), record(ed25519_key()), record(rsa_key(), p=""), "not a key"]
+    "key",
+    [record(rsa_key(2048)), record(ed25519_key()), record(rsa_key(), p=""), "not a key"],
+    ids=["another", "ed25519", "revoked", "no key"],
 )
 async def test_keys_that_do_not_fit(key: str) -> None:
     assert (await verified(sealed(1), key=key)).result == "fail"

@@ -8,6 +8,8 @@ BIN := .venv/bin
 T := tests
 # Most tests wait for processes and clocks, so there are more of them at a time than cores.
 WORKERS := 4
+# Which tests, by their marks: `make test` leaves out what takes minutes, `make check` nothing.
+MARKS := not slow
 ARGS :=
 PYTHON :=
 
@@ -32,10 +34,11 @@ run: setup ## Run everything on this machine (ARGS="--config FILE --data DIR")
 	@exec $(BIN)/gatepost up $(ARGS)
 
 .PHONY: test
-test: setup programs ## Run the tests (T="tests/unit -k address")
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(T)
+test: setup programs ## Run the tests, but for the slowest (T="tests/unit -k address")
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "$(MARKS)" $(T)
 
 .PHONY: check
+check: MARKS :=
 check: lint proto-check container-image test ## Everything that CI runs
 
 .PHONY: lint

@@ -18,6 +18,8 @@ from tests.support.dns_server import DnsServer
 from tests.support.installation import Installation
 from tests.support.sink import Sink
 
+pytestmark = pytest.mark.slow
+
 _PASSWORD = "correct horse battery"
 _USER = "you@example.test"
 

@@ -18,6 +18,8 @@ from tests.support.dns_server import DnsServer
 from tests.support.keys_domain import KeysDomain
 from tests.support.keys_process import KeysProcess
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

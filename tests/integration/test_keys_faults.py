@@ -13,6 +13,8 @@ from gatepost.keys.v1 import keys_pb2 as pb
 from tests.support.keys_domain import KeysDomain, refusal
 from tests.support.keys_process import KeysProcess
 
+pytestmark = pytest.mark.slow
+
 _WAIT_SECONDS = 10.0
 
 

@@ -19,6 +19,8 @@ from tests.support.keys_domain import KeysDomain, refusal
 from tests.support.keys_process import KeysProcess
 from tests.support.kubernetes_api import KubernetesApi
 
+pytestmark = pytest.mark.slow
+
 _WAIT_SECONDS = 15.0
 
 

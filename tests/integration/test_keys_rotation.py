@@ -17,6 +17,8 @@ from tests.support.keys_domain import KeysDomain
 from tests.support.keys_process import KeysProcess
 from tests.support.programs import program
 
+pytestmark = pytest.mark.slow
+
 _WAIT_SECONDS = 20.0
 
 

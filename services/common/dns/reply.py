@@ -65,7 +65,10 @@ def read_reply(message: dns.message.Message, name: Target) -> Reply:
     except dns.exception.DNSException as error:
         return _failed(name, f"contradicts itself ({type(error).__name__})")
     if chain.answer is not None:
-        records = tuple(record_of(rdata) for rdata in chain.answer)
+        try:
+            records = tuple(record_of(rdata) for rdata in chain.answer)
+        except TypeError:
+            return _failed(name, "answers about another type than was asked for")
         return _reply(message, chain, Status.OK, records=records)
     return _read_negative(message, chain, name)
 

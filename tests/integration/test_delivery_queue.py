@@ -173,6 +173,7 @@ async def test_what_cannot_be_read_is_set_aside_and_the_rest_flows(
 # --- fairness -----------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 async def test_a_slow_destination_delays_nobody_else(store: JetStream) -> None:
     async with SmtpPeer(delay_s=3.0) as slow, SmtpPeer() as fast:
         config = relays(slow=f"127.0.0.1:{slow.port}", fast=f"127.0.0.1:{fast.port}")
@@ -207,6 +208,7 @@ async def test_a_dead_destination_is_tried_by_few_and_the_others_wait_for_it(
 # --- stopping and crashing ----------------------------------------------------------------------
 
 
+@pytest.mark.timed
 async def test_a_stopping_process_finishes_what_it_has_and_gives_back_the_rest(
     store: JetStream,
 ) -> None:
@@ -225,6 +227,7 @@ async def test_a_stopping_process_finishes_what_it_has_and_gives_back_the_rest(
         assert time.monotonic() - started < 5
 
 
+@pytest.mark.timed
 async def test_mail_flows_again_after_a_crash_of_the_server(
     store: JetStream, nats_server: NatsServer, tmp_path: Path
 ) -> None:

@@ -233,6 +233,7 @@ async def test_a_server_without_edns_is_asked_without() -> None:
         await resolver.close()
 
 
+@pytest.mark.timed
 async def test_nobody_listening_is_told_at_once(free_port: int) -> None:
     resolver = DnsResolver(DnsOptions(servers=(f"127.0.0.1:{free_port}",)))
     began = time.monotonic()

@@ -188,6 +188,7 @@ async def test_a_lookup_that_nobody_waits_for_still_fills_the_cache(
     assert server.asked("slow.test", "A") == 1
 
 
+@pytest.mark.timed
 async def test_the_deadline_holds_whatever_happens(
     silent: Silent, resolver_of: Callable[..., DnsResolver]
 ) -> None:

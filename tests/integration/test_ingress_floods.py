@@ -17,6 +17,7 @@ _TEXT = b"Subject: x\r\n\r\ntext\r\n"
 _SERVED_WITHIN_S = 2.0
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_normal_client_is_served(
     kind: str, tmp_path: Path, nats_server: NatsServer

@@ -116,6 +116,7 @@ async def test_a_sender_that_does_not_exist(asked: Asked) -> None:
     assert (again.result, server.connections) == ("fail", 1)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "script",
     [
@@ -180,6 +181,7 @@ async def test_a_domain_is_not_asked_more_often_than_the_rate(asked: Asked) -> N
     assert server.connections == 6
 
 
+@pytest.mark.timed
 async def test_many_at_once_are_two_at_a_time_and_do_not_hold_up_others(
     asked: Asked, policy: PolicyProcess
 ) -> None:

@@ -199,6 +199,7 @@ def test_trusted_networks_are_not_judged_and_may_not_relay(policy: PolicyProcess
     assert [each.verdict.reply.code for each in answer.recipients] == [250, 550]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("on_error", "action", "code"),
     [("accept", ACCEPT, 250), ("spam", SPAM, 250), ("defer", DEFER, 451)],

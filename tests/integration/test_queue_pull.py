@@ -46,6 +46,7 @@ async def _take(consumer: Consumer, count: int, *, wait_s: float = WAIT_S) -> li
     return [delivery async for delivery in consumer.pull(count, wait_s=wait_s)]
 
 
+@pytest.mark.timed
 async def test_a_lone_message_is_not_kept_back_for_others(store: JetStream) -> None:
     consumer = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
     pull = consumer.pull(100, wait_s=WAIT_S)

@@ -205,6 +205,7 @@ async def test_what_does_not_exist_is_missing_or_unavailable(store: JetStream) -
     assert await store.consumer_state(QUEUE_STREAM, "nosuch") is None
 
 
+@pytest.mark.timed
 async def test_calls_fail_at_once_while_nats_is_away_and_nothing_lands_late(tmp_path) -> None:
     server = NatsServer(tmp_path / "nats")
     server.start()
@@ -234,6 +235,7 @@ async def test_calls_fail_at_once_while_nats_is_away_and_nothing_lands_late(tmp_
         server.close()
 
 
+@pytest.mark.timed
 async def test_a_paused_server_is_a_time_out_not_a_hang(tmp_path) -> None:
     server = NatsServer(tmp_path / "nats")
     server.start()

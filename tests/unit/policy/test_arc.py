@@ -90,6 +90,7 @@ async def test_keys_that_do_not_fit(key: str) -> None:
     assert (await verified(sealed(1), key=key)).result == "fail"
 
 
+@pytest.mark.timed
 async def test_a_chain_over_the_limit_does_not_hold_and_costs_little() -> None:
     fields = "".join(
         f"ARC-Seal: i={n}\nARC-Message-Signature: i={n}\nARC-Authentication-Results: i={n};\n"

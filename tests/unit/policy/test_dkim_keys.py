@@ -62,6 +62,7 @@ async def test_a_key_for_the_domain_itself_is_not_for_subdomains() -> None:
     assert (await only(text, record(rsa_key(), t="y"))).result == "pass"
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "field",
     ["modulus", "exponent", "record"],

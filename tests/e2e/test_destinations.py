@@ -53,6 +53,19 @@ def test_three_recipients_in_three_domains(installation: Installation, sink: Sin
     ]
 
 
+def test_one_id_leads_from_the_connection_to_the_delivery(installation: Installation) -> None:
+    before = len(installation.mail("you@example.test"))
+    message_id = send(installation, ["you@example.test"], SAMPLES["1 KB"](uuid4().hex, SENDER))
+    installation.wait_mail("you@example.test", before + 1)
+    wait_gone(installation, message_id)
+    session = message_id.split("-", maxsplit=1)[0]
+    for service, event in (("ingress", "message accepted"), ("delivery", "recipient tried")):
+        lines = [json.loads(line) for line in installation.log_tail(service, lines=500).split("\n")]
+        mine = [line for line in lines if line.get("message") == message_id]
+        assert event in [line["msg"] for line in mine], service
+    assert f'"session": "{session}"' in installation.log_tail("ingress", lines=500)
+
+
 def test_a_large_mail_reaches_the_relay_unchanged(installation: Installation, sink: Sink) -> None:
     marker = uuid4().hex
     mail = SAMPLES["5 MB"](marker, SENDER)

@@ -6,6 +6,7 @@ result, and tells about it in the log.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -37,6 +38,9 @@ class Lifecycle:
         self._keyring = keyring
         self._authority = authority
         self._now = now
+        self._changing = asyncio.Lock()
+        """Held from reading a key to keeping its next state, so that an operator's wish and our own
+        looking after keys do not meet. Other replicas are met by the entry's version."""
         self.visible: dict[tuple[str, str], bool] = {}
         """By domain and selector, for keys that sign: whether the record was visible at the last
         look that gave a definite answer."""
@@ -54,20 +58,23 @@ class Lifecycle:
         """Look for the record of a key now, and remember that it was seen."""
         entry = self.entry(domain, selector)
         found = await self._look(entry.key)
-        if found.visible and not self._keyring.fault(entry.key):
-            return await self._step(entry, Step.SEEN), found
+        async with self._changing:
+            entry = self.entry(domain, selector)
+            if found.visible and not self._keyring.fault(entry.key):
+                return await self._step(entry, Step.SEEN), found
         return entry.key, found
 
     async def observe(self, key: Key) -> None:
         """Look for the record of a key, and keep what follows from it."""
         found = await self._look(key)
-        entry = self._keyring.find(key.domain, key.selector)
-        if entry is None or entry.key.state is not key.state or self._keyring.fault(key):
-            return  # things have moved on meanwhile
-        if found.visible:
-            await self._step(entry, Step.SEEN)
-        elif found.denied:
-            await self._step(entry, Step.UNSEEN)
+        async with self._changing:
+            entry = self._keyring.find(key.domain, key.selector)
+            if entry is None or entry.key.state is not key.state or self._keyring.fault(key):
+                return  # things have moved on meanwhile
+            if found.visible:
+                await self._step(entry, Step.SEEN)
+            elif found.denied:
+                await self._step(entry, Step.UNSEEN)
 
     async def _look(self, key: Key) -> Publication:
         found = await check(self._authority, key)
@@ -104,7 +111,7 @@ class Lifecycle:
         self._check(entry, step)
         found = await self._look(entry.key)
         if found.visible:
-            return await self._begin(entry, Step.ACTIVATE, found)
+            return await self._begin(domain, selector, Step.ACTIVATE, found)
         if not override:
             raise failed_precondition(
                 f"the record {entry.key.record_name} is not visible everywhere: {found.summary}",
@@ -118,10 +125,16 @@ class Lifecycle:
             selector=selector,
             missing=found.summary,
         )
-        return await self._begin(entry, Step.ACTIVATE_UNSEEN, found)
+        return await self._begin(domain, selector, Step.ACTIVATE_UNSEEN, found)
 
-    async def _begin(self, entry: Entry, step: Step, found: Publication) -> Key:
-        key = await self._step(entry, step)
+    async def _begin(self, domain: str, selector: str, step: Step, found: Publication) -> Key:
+        async with self._changing:
+            # Read again: while the servers were asked, the key may have been seen to be published.
+            entry = self.entry(domain, selector)
+            if entry.key.state is not KeyState.ACTIVE:
+                self._check(entry, step)
+                await self._step(entry, step)
+        key = self.entry(domain, selector).key
         self._note(key, found)
         return key
 

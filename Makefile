@@ -5,7 +5,6 @@
 #   make setup PYTHON=/opt/python3.12         the interpreter that .venv is made with
 
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest
 T := tests
 # Most tests wait for processes and clocks, so there are more of them at a time than cores.
 WORKERS := 4
@@ -36,11 +35,8 @@ run: setup ## Run everything on this machine (ARGS="--config FILE --data DIR")
 
 .PHONY: test
 test: setup programs ## Run the tests, but for the slowest (T="tests/unit -k address")
-	@$(PYTEST) --numprocesses $(WORKERS) --dist loadfile -m "not timed $(MARKS)" $(T) || \
-		{ code=$$?; test $$code = 1 || exit $$code; \
-		echo "test: what failed among others is tried once more, alone: if it passes now, look why"; \
-		$(PYTEST) --last-failed --last-failed-no-failures none -m "not timed $(MARKS)" $(T); }
-	@$(PYTEST) -m "timed $(MARKS)" $(T) || test $$? = 5 # 5: none of these is timed
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not timed $(MARKS)" $(T)
+	@$(BIN)/python -m pytest -m "timed $(MARKS)" $(T) || test $$? = 5 # 5: none of these is timed
 
 .PHONY: check
 check: MARKS :=

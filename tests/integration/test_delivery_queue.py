@@ -183,7 +183,7 @@ async def test_a_slow_destination_delays_nobody_else(store: JetStream) -> None:
             started = time.monotonic()
             await submit(store, *(mail(f"you@{FAST}") for _ in range(100)))
             await fast.wait_mails(100)
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10  # against over a minute of the others
             assert slow.most_open <= 20
     waiting = [record for state, record in await queued(store) if state is State.DEFERRED]
     assert waiting

@@ -176,15 +176,15 @@ class DnsResolver(Resolver):
         return journey.temporary(f"a chain of more than {MAX_ALIASES} CNAMEs")
 
     async def _ask_all(self, target: Target, journey: _Journey) -> Reply | None:
-        """The first definite reply. A server that failed is not asked again, a silent one is, while
-        time lasts."""
+        """The first definite reply; None once every server has failed. A server that failed is not
+        asked again, a silent one is, while time lasts. Raises TimeoutError when it is over."""
         loop = asyncio.get_running_loop()
         candidates = self._servers.in_order()
         while candidates:
             for server in tuple(candidates):
                 timeout = min(self._options.attempt_timeout, journey.ends - loop.time())
                 if timeout < _SHORTEST_ATTEMPT:
-                    return None
+                    raise TimeoutError
                 try:
                     message = await exchange.ask(server, target, journey.rdtype, seconds=timeout)
                 except exchange.ExchangeError as error:

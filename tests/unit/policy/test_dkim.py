@@ -218,21 +218,19 @@ async def test_several_signatures_are_judged_each() -> None:
     assert [result.result for result in results] == ["permerror", "pass"]
 
 
-@pytest.mark.timed
 async def test_of_hundreds_of_signatures_ten_are_looked_at() -> None:
     text = f"DKIM-Signature: v=1; d=example.org; s=sel\n{MESSAGE}"
     text = "".join([f"DKIM-Signature: v=1; d=x{n}.example; s=s\n" for n in range(499)]) + text
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(await verified(text)) == 10
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 1
 
 
-@pytest.mark.timed
 async def test_a_list_of_a_hundred_thousand_names_is_refused_at_once() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     result = await only(sign(MESSAGE, rsa_key(), h="from:" + "x:" * 30_000 + "to"))
     assert result.result == "neutral"
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 1
 
 
 async def test_digests_are_taken_from_the_request() -> None:

@@ -80,6 +80,6 @@ container-image: ## Build the image that the container tests run, if this machin
 	@tools/container-image
 
 .PHONY: programs
-programs: setup ## Install the programs that the tests need (swaks, Postfix's, promtool, Helm)
+programs: setup ## Install the programs that the tests need (mail servers, clients, Prometheus, Helm)
 	@tools/test-programs
 	@tools/test-helm

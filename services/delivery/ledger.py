@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from prometheus_client import Counter
 
 from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common.failpoint import Failpoint, reached
 from services.common.jetstream import Conflict, Delivery, JetStream, Outgoing, Refused, StoreError
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.queue.record import deferred
@@ -98,6 +99,7 @@ class Ledger:
             return
         await self.insist(lambda: content.move_to_stream(self._contents, record), "store content")
         await self.insist(lambda: self._publish_deferred(delivery, record, due), "defer")
+        reached(Failpoint.AFTER_DEFER)
         await self.remove(delivery)
 
     async def _is_gone(self, delivery: Delivery) -> bool:

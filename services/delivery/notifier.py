@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from gatepost.queue.v1.record_pb2 import QueuedMessage, Recipient, RecipientState
 from services.common.config.source import ConfigSource
+from services.common.failpoint import Failpoint, reached
 from services.common.jetstream import JetStream, Outgoing, StoreError
 from services.common.log import INFO, WARNING, event
 from services.common.mail.address import AddressError, Mailbox, parse_mailbox
@@ -74,6 +75,7 @@ class Notifier:
         headers = {**message.headers, _DEDUPLICATION_HEADER: report.id}
         outgoing = Outgoing(message.subject, message.data, headers)
         await self._ledger.insist(lambda: self._store.publish(outgoing), "queue a notification")
+        reached(Failpoint.AFTER_NOTIFY)
 
     def _recipient(self, record: QueuedMessage) -> Mailbox | None:
         """Where the notification goes: to the account, if it was submitted here by one."""

@@ -21,6 +21,7 @@ from prometheus_client import Counter, Histogram
 from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common import log
 from services.common.config.source import ConfigSource
+from services.common.failpoint import Failpoint, reached
 from services.common.jetstream import Delivery, JetStream
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.mail.reply import Reply
@@ -124,6 +125,7 @@ class Worker:
 
     async def handle(self, delivery: Delivery) -> None:
         """See to one record. Raises `StoreError` and others: it is then handed out again."""
+        reached(Failpoint.AFTER_FETCH)
         try:
             _, key = parse_record_subject(delivery.subject)
             record = read_record(delivery.data, key)

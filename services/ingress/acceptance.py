@@ -16,6 +16,7 @@ from gatepost.policy.v1.verdict_pb2 import Reply as PolicyReply
 from gatepost.queue.v1.record_pb2 import ContentReference
 from services.common.config.model import Config
 from services.common.config.policy import Unavailable
+from services.common.failpoint import Failpoint, reached
 from services.common.log import INFO, event
 from services.common.mail.reply import POLICY_UNAVAILABLE, Reply, make_reply
 from services.common.mail.trace import Origin, Protocol, received_field
@@ -44,6 +45,7 @@ async def accept(
     store: MailStore,
 ) -> Reply:
     """Take a mail whose content came in whole, or refuse it. The reply to the final dot."""
+    reached(Failpoint.AFTER_DATA)
     try:
         return await _accepted(content, transaction, session, config, policy, store)
     except _NotTaken as refusal:

@@ -18,6 +18,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from services.common.failpoint import Failpoint, reached
 from services.common.log import ERROR, event
 from services.common.mail.parameter_parser import MAX_SIZE_DIGITS
 from services.common.mail.reply import (
@@ -289,6 +290,9 @@ class CommandLoop:
         if reply.is_success:
             self._mistakes.forgive()
         self._reply("CONTENT", reply)
+        if reply.is_success:
+            await self._wire.flush()
+            reached(Failpoint.AFTER_ACCEPT)
 
 
 @dataclass(frozen=True, slots=True)

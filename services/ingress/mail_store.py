@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import Histogram
 
 from gatepost.queue.v1.record_pb2 import ContentReference
+from services.common.failpoint import Failpoint, reached
 from services.common.jetstream import JetStream
 from services.common.log import WARNING, event
 from services.common.mail.reply import STORE_FULL, STORE_UNAVAILABLE, Reply
@@ -63,13 +64,16 @@ class MailStore:
     async def store_content(self, spool: Spool, first_chunk: bytes) -> ContentReference:
         """Complete a content. Raises `NotStored`; the content is then removed."""
         try:
-            return await spool.complete(first_chunk)
+            reference = await spool.complete(first_chunk)
         except StoreError as error:
             await spool.discard()
             raise self._failure("content", error) from error
+        reached(Failpoint.AFTER_CONTENT)
+        return reference
 
     async def publish(self, records: Sequence[Outgoing], *, content_id: str) -> None:
         """Publish all records of a mail. Raises `NotStored`."""
+        reached(Failpoint.BEFORE_PUBLISH)
         try:
             with PUBLISH_SECONDS.time():
                 await self._store.publish_batch(records)
@@ -80,6 +84,7 @@ class MailStore:
             elif content_id:
                 self._cleaner.purge(CONTENT_STREAM, content_filter(content_id))
             raise self._failure("records", error) from error
+        reached(Failpoint.AFTER_PUBLISH)
 
     def _failure(self, what: str, error: StoreError) -> NotStored:
         event(_log, WARNING, "mail cannot be stored", part=what, reason=str(error))

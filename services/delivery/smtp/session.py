@@ -22,6 +22,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from services.common.dns import IPAddress
+from services.common.failpoint import Failpoint, reached
 from services.common.mail.reply import Reply
 from services.delivery.smtp.auth import Credentials, authenticate
 from services.delivery.smtp.connection import Connection
@@ -129,6 +130,7 @@ async def open_session(peer: Peer, *, helo: str, patience: Patience, source: str
     connection = await Connection.connect(
         peer.address, peer.port, limit_s=patience.connect, source=source
     )
+    reached(Failpoint.AFTER_CONNECT)
     session = Session(connection, peer, patience)
     try:
         greeting = await connection.reply("the connection", limit_s=patience.greeting)

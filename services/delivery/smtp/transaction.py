@@ -15,6 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Never
 
+from services.common.failpoint import Failpoint, reached
 from services.common.mail.envelope import (
     Body,
     Extension,
@@ -165,7 +166,9 @@ async def _content(
             await connection.send(data, limit_s=patience.block)
     ending = dots.stuffed(line_ends.end()) + dots.end()
     await connection.send(ending, limit_s=patience.block)
+    reached(Failpoint.AFTER_DOT)
     await _answers(session, accepted, results)
+    reached(Failpoint.AFTER_DELIVERY)
 
 
 async def _interrupted(

@@ -27,9 +27,15 @@ ServiceDataOption = Annotated[
 
 def open_config(config: Path | None, data: Path | None) -> ConfigSource:
     """The configuration that a service runs with. Raises `CliError`."""
-    laid_under = defaults(data, has_file=config is not None) if data is not None else None
+    has_file = config is not None
     try:
-        return ConfigSource(config, defaults=laid_under)
+        if data is None:
+            return ConfigSource(config)
+        source = ConfigSource(config, defaults=defaults(data, has_file=has_file))
+        if not source.current.nats.embedded:
+            values = defaults(data, has_file=has_file, embedded_nats=False)
+            source = ConfigSource(config, defaults=values)
+        return source
     except ConfigError as error:
         raise CliError(error.problems, Exit.USAGE) from error
 

@@ -15,8 +15,12 @@ NATS_PORT: Final = 4222
 LOOPBACK: Final = "127.0.0.1"
 
 
-def defaults(data: Path, *, has_file: bool) -> dict[str, Any]:
-    """The values under the user's file; without a file there is a local domain to try with."""
+def defaults(data: Path, *, has_file: bool, embedded_nats: bool = True) -> dict[str, Any]:
+    """The values under the user's file.
+
+    Without a file there is a local domain to try with. A NATS server of the user's own has
+    credentials of its own.
+    """
     data = data.absolute()
     values: dict[str, Any] = {
         "smtp": {
@@ -44,11 +48,7 @@ def defaults(data: Path, *, has_file: bool) -> dict[str, Any]:
         },
         "mailbox": {"directory": str(data / "mail")},
         "keys": {"directory": str(data / "keys")},
-        "nats": {
-            "urls": [f"nats://{LOOPBACK}:{NATS_PORT}"],
-            "username": NATS_USER,
-            "password_file": str(data / "nats" / "password"),
-        },
+        "nats": {"urls": [f"nats://{LOOPBACK}:{NATS_PORT}"]},
         "auth": {"tokens_directory": str(data / "tokens")},
         "services": {
             "ingress": {"http": f"{LOOPBACK}:9101"},
@@ -58,6 +58,9 @@ def defaults(data: Path, *, has_file: bool) -> dict[str, Any]:
             "grace_period": "10s",
         },
     }
+    if embedded_nats:
+        credentials = {"username": NATS_USER, "password_file": str(data / "nats" / "password")}
+        values["nats"] |= credentials
     if not has_file:
         values["smtp"]["hostname"] = f"mail.{DOMAIN}"
         values["domains"] = {"local": [DOMAIN]}

@@ -20,7 +20,6 @@ from prometheus_client import Counter
 
 from services.common.failpoint import Failpoint, reached
 from services.common.log import ERROR, event
-from services.common.mail.parameter_parser import MAX_SIZE_DIGITS
 from services.common.mail.reply import (
     BAD_ARGUMENTS,
     BAD_SEQUENCE,
@@ -31,6 +30,7 @@ from services.common.mail.reply import (
     Reply,
 )
 from services.ingress.chunk_lines import ChunkLines
+from services.ingress.command_line import Command, is_proper_line, parse_bdat, parse_command
 from services.ingress.dialogue import Dialogue
 from services.ingress.dot_parser import DotParser
 from services.ingress.input import EndOfInput, LineTooLong
@@ -43,12 +43,11 @@ from services.ingress.replies import (
     LINE_TOO_LONG,
     NOT_IMPLEMENTED,
     NOT_SMTP,
-    NOT_UTF8,
     READY_FOR_TLS,
     TOO_MANY_ERRORS,
     wire,
 )
-from services.ingress.sasl import MAX_RESPONSE_OCTETS, SaslError
+from services.ingress.sasl import SaslError
 from services.ingress.transaction import Transaction
 from services.ingress.wire import SessionEnd, Wire
 
@@ -60,17 +59,10 @@ REPLIES = Counter(
     ["command", "code"],
 )
 
-COMMAND_OCTETS: Final = 512
-"""RFC 5321 §4.5.3.1.4, with the CRLF."""
+MAX_RECIPIENTS_TOGETHER: Final = 50
+"""Pipelined RCPT commands that policy is asked about in one call; its answer takes about 300 octets
+for each, and all of them wait for the slowest."""
 
-PARAMETER_COMMAND_OCTETS: Final = 2048
-"""MAIL and RCPT: SIZE, BODY, AUTH=, ENVID and ORCPT add up to some 1,300 octets."""
-
-_COMMAND_LIMITS: Final[Mapping[str, int]] = {
-    "AUTH": MAX_RESPONSE_OCTETS,
-    "MAIL": PARAMETER_COMMAND_OCTETS,
-    "RCPT": PARAMETER_COMMAND_OCTETS,
-}
 _SIMPLE: Final[Mapping[str, Callable[[Dialogue, str], Reply | bytes]]] = {
     "HELO": Dialogue.helo,
     "EHLO": Dialogue.ehlo,
@@ -129,20 +121,11 @@ class CommandLoop:
         if line[0] < 0x20 and line[0] not in b"\r\n\t":
             # A TLS handshake on a plain port, or something worse.
             raise SessionEnd("foreign", NOT_SMTP)
-        if not is_proper_line(line):
-            self._reply("", LINE_END_WRONG)
-            return
-        # Octets first: some letters outside ASCII become ASCII ones in upper case.
-        head, _, rest = line[:-2].partition(b" ")
-        try:
-            verb, argument = head.upper().decode("ascii"), rest.decode("utf-8")
-        except UnicodeDecodeError:
-            self._reply("", NOT_UTF8)
-            return
-        if len(line) > _COMMAND_LIMITS.get(verb, COMMAND_OCTETS):
-            self._reply("", LINE_TOO_LONG)
-            return
-        await self._command(verb, argument.strip(" \t"))
+        command = parse_command(line)
+        if isinstance(command, Reply):
+            self._reply("", command)
+        else:
+            await self._command(command.verb, command.argument)
 
     async def _command(self, verb: str, argument: str) -> None:
         try:
@@ -158,9 +141,13 @@ class CommandLoop:
         except (SessionEnd, EndOfInput, ConnectionError, ssl.SSLError):
             raise
         except Exception:  # noqa: BLE001 - a fault of ours is not the client's: it may try again
-            event(_log, ERROR, "command failed", command=verb, exc_info=True)
-            self._dialogue.reset()
+            self._failed(verb)
             self._reply(verb, INTERNAL_ERROR)
+
+    def _failed(self, verb: str) -> None:
+        """Note an exception. What the transaction has come to is not certain any more."""
+        event(_log, ERROR, "command failed", command=verb, exc_info=True)
+        self._dialogue.reset()
 
     # --- replies --------------------------------------------------------------------------------
 
@@ -179,7 +166,30 @@ class CommandLoop:
     # --- commands that wait for somebody --------------------------------------------------------
 
     async def _rcpt(self, argument: str) -> None:
-        self._reply("RCPT", await self._dialogue.rcpt(argument))
+        arguments = [argument, *await self._pipelined_recipients()]
+        try:
+            replies = await self._dialogue.rcpt(arguments)
+        except Exception:  # noqa: BLE001 - as for every command; but each of these has its reply
+            self._failed("RCPT")
+            replies = [INTERNAL_ERROR] * len(arguments)
+        for reply in replies:
+            self._reply("RCPT", reply)
+
+    async def _pipelined_recipients(self) -> list[str]:
+        """The arguments of further RCPT commands that are here already.
+
+        Policy is asked about all of them at once. No more than there is room for: those have their
+        reply without it. Any other line ends them and is read as always.
+        """
+        most = min(MAX_RECIPIENTS_TOGETHER, self._dialogue.recipient_room) - 1
+        arguments: list[str] = []
+        while len(arguments) < most and (line := self._wire.waiting_line()):
+            command = parse_command(line)
+            if not isinstance(command, Command) or command.verb != "RCPT":
+                break
+            await self._wire.command_line()
+            arguments.append(command.argument)
+        return arguments
 
     async def _quit(self, argument: str) -> None:
         reply = self._dialogue.quit(argument)
@@ -303,18 +313,3 @@ class _Chunked:
     intake: Intake
     lines: ChunkLines
     receiver: Receiver
-
-
-def parse_bdat(argument: str) -> tuple[int, bool] | None:
-    """Octets and whether it is the last chunk (RFC 3030 §2); None for anything else."""
-    size, _, last = argument.partition(" ")
-    if not (size.isascii() and size.isdigit() and len(size) <= MAX_SIZE_DIGITS):
-        return None
-    if last.upper() not in ("", "LAST"):
-        return None
-    return int(size), bool(last)
-
-
-def is_proper_line(line: bytes) -> bool:
-    """Whether a line ends in CRLF and has no other CR, LF or NUL."""
-    return line.endswith(b"\r\n") and b"\r" not in line[:-2] and b"\0" not in line

@@ -16,6 +16,7 @@ command is allowed when:
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import Counter, Histogram
@@ -35,13 +36,14 @@ from services.common.mail.reply import (
 from services.common.mail.trace import TlsSession
 from services.ingress.acceptance import accept
 from services.ingress.capacity import Capacity
-from services.ingress.envelope_commands import add_recipient, begin
 from services.ingress.extensions import ehlo_lines, ehlo_reply
 from services.ingress.intake import Intake, IntakeLimits
 from services.ingress.login import Login
 from services.ingress.login_guard import LoginGuard
+from services.ingress.mail_command import begin
 from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
+from services.ingress.recipients import add_recipients
 from services.ingress.replies import (
     CANNOT_VERIFY,
     HELP,
@@ -203,13 +205,20 @@ class Dialogue:
         log.message_id.set(begun.message_id)
         return SENDER_OK
 
-    async def rcpt(self, argument: str) -> Reply:
-        """RCPT."""
+    @property
+    def recipient_room(self) -> int:
+        """How many more recipients the transaction may have, at least 1."""
         if self.transaction is None:
-            return MAIL_FIRST
-        self.transaction.asked += 1
-        return await add_recipient(
-            argument,
+            return 1
+        return max(1, self.config.smtp.limits.recipients - len(self.transaction.recipients))
+
+    async def rcpt(self, arguments: Sequence[str]) -> list[Reply]:
+        """RCPT commands that came together, no more than there is room for; a reply to each."""
+        if self.transaction is None:
+            return [MAIL_FIRST] * len(arguments)
+        self.transaction.asked += len(arguments)
+        return await add_recipients(
+            arguments,
             transaction=self.transaction,
             session=self.session,
             config=self.config,

@@ -235,6 +235,10 @@ class Engine(SMTP):
         finally:
             self._awaits_command = False
 
+    def waiting_line(self) -> bytes:
+        """The next line if it was pipelined."""
+        return self._input.waiting_line()
+
     async def answer_line(self) -> bytes:
         """The next line."""
         if not self._input.has_line:

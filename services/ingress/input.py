@@ -43,6 +43,10 @@ class Input(asyncio.StreamReader):
         """Whether a line can be taken without waiting."""
         return b"\n" in self._buffer
 
+    def waiting_line(self) -> bytes:
+        """The next line with its LF, without taking it; nothing if its end is not here."""
+        return bytes(self._buffer[: self._buffer.find(b"\n") + 1])
+
     async def line(self, limit: int) -> bytes:
         """The next line up to and with its LF. Raises `LineTooLong`, `EndOfInput`."""
         buffer = self._buffer

@@ -10,6 +10,10 @@ from typing import Final
 
 from services.common.config.smtp import Limits
 from services.common.mail.reply import TOO_MANY_RECIPIENTS, Reply
+from services.ingress.replies import OTHER_RULES
+
+_COME_AGAIN: Final = frozenset({TOO_MANY_RECIPIENTS, OTHER_RULES})
+"""Nothing was wrong with these recipients."""
 
 _MOVES_NO_MAIL: Final = frozenset({"NOOP", "VRFY", "HELP", "RSET", "HELO", "EHLO", "STARTTLS"})
 
@@ -37,7 +41,7 @@ class Mistakes:
     def _count_reply(self, verb: str, reply: Reply) -> None:
         if verb == "RCPT":
             # Temporary ones too: asking for the same recipient for ever costs policy a call each.
-            self._recipients += reply.code >= 400 and reply != TOO_MANY_RECIPIENTS
+            self._recipients += reply.code >= 400 and reply not in _COME_AGAIN
         elif verb != "CONTENT":
             self._errors += reply.is_permanent
 

@@ -37,6 +37,8 @@ class Transaction:
     destinations: set[str] = field(default_factory=set)
     octets: int = 0
     """What the recipients take up in the records."""
+    rules: str | None = None
+    """The rules that its recipients fall under, as policy names them; None before the first."""
     envelope_results: tuple[CheckResult, ...] | None = None
     """What policy found out about session and sender; None before its first answer."""
 

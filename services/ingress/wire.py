@@ -23,6 +23,9 @@ class Wire(Protocol):
     async def command_line(self) -> bytes:
         """The next command with its line end. Raises `LineTooLong`, `EndOfInput`."""
 
+    def waiting_line(self) -> bytes:
+        """The next line if it is here already, left where it is; otherwise nothing."""
+
     async def answer_line(self) -> bytes:
         """A line that is no command: the client's answer in AUTH. Raises as `command_line`."""
 

@@ -120,8 +120,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
                 judge.count_verdict("recipient", decision)
             own_told = told if is_general else map(result_message, own)
             last = result_message(decision.results[-1])
+            # Mail that is not judged may have all its recipients in one transaction.
+            named = "" if is_exempt(rules, envelope) else table.name
             answer = recipient_answer(
-                recipient, decision, way.deliver_to, [*own_told, last], rules=table.name
+                recipient, decision, way.deliver_to, [*own_told, last], rules=named
             )
             response.recipients.append(answer)
             if decision.action is Action.REFUSE and not request.dry_run:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.ingress import acceptance
+from services.ingress import acceptance, recipients
 from tests.support.edge import running_edge
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
@@ -92,6 +92,28 @@ async def test_a_fault_of_ours_is_temporary_and_says_nothing(
         monkeypatch.undo()
         assert (await client.mail(_TEXT)).startswith("250 ")
         assert len(await edge.mails()) == 1
+
+
+async def test_a_fault_with_one_of_many_recipients_is_a_reply_to_each(
+    tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("/etc/secret: token 4711")
+
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        await client.hello()
+        await client.say("MAIL FROM:<sender@example.net>")
+        with monkeypatch.context() as patch:
+            patch.setattr(recipients, "recipient_octets", broken)
+            client.send(b"".join(b"RCPT TO:<%d@example.test>\r\n" % number for number in range(5)))
+            client.send(b"NOOP\r\n")
+            for _ in range(5):
+                reply = await client.reply()
+                # Those that came later than the fault have no transaction any more.
+                assert reply[:9] in ("451 4.3.0", "503 5.5.1")
+                assert "4711" not in reply
+            assert (await client.reply()).startswith("250 ")
+        assert (await client.mail(_TEXT)).startswith("250 ")
 
 
 async def test_what_was_sent_before_the_handshake_is_forgotten(

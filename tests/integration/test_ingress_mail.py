@@ -134,6 +134,26 @@ async def test_policy_is_told_everything_and_its_fields_are_on_top(
     assert mail.record.spam
 
 
+async def test_policy_is_asked_once_about_recipients_that_come_together(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    recipients = [f"u{number}@example.test" for number in range(120)]
+    commands = "".join(f"RCPT TO:<{recipient}>\r\n" for recipient in recipients)
+    async with running_edge(tmp_path, nats_server) as edge:
+        async with connected(edge.port()) as client:
+            await client.hello()
+            client.send(f"MAIL FROM:<sender@example.net>\r\n{commands}DATA\r\n".encode())
+            replies = [await client.reply() for _ in range(122)]
+            assert {reply[:3] for reply in replies[:-1]} == {"250"}
+            assert (await client.content(_TEXT)).startswith("250 ")
+        calls = edge.policy.envelopes
+        (mail,) = await edge.mails()
+    # How they are cut into segments is not ours to say.
+    assert [each for call in calls for each in call.recipients] == recipients
+    assert len(calls) < 20
+    assert len(mail.record.recipients) == 120
+
+
 async def test_submissions_are_completed_and_named(tmp_path: Path, nats_server: NatsServer) -> None:
     async with running_edge(tmp_path, nats_server) as edge:
         async with connected(edge.port("submissions"), tls=True) as client:

@@ -13,9 +13,9 @@
     QUEUED 2                                so many records are in the queue now
 
 Settings: `listener` (mx), `config` (laid over the configuration), `refuse` (recipient: reply),
-`deliver_to` (recipient: addresses), `message` (the reply after the content), `policy` (the status
-code of every call), `lockstep` (true: the client waits for each reply; a conversation without it is
-also played with all that the client says in one segment).
+`deliver_to` (recipient: addresses), `rules` (recipient: name of its rules), `message` (the reply
+after the content), `policy` (the status code of every call), `lockstep` (true: the client waits for
+each reply; a conversation without it is also played with all that the client says in one segment).
 
 The client waits for replies where the file says so; lines of the client that follow each other are
 one segment. Played with `Cut.BYTES` every octet is a segment of its own.
@@ -101,6 +101,7 @@ def prepare(conversation: Conversation, edge: RunningEdge) -> None:
     for recipient, reply in settings.get("refuse", {}).items():
         edge.policy.recipients[recipient] = refusal(*_reply(reply))
     edge.policy.deliver_to.update(settings.get("deliver_to", {}))
+    edge.policy.rules.update(settings.get("rules", {}))
     if "message" in settings:
         edge.policy.message = refusal(*_reply(settings["message"]))
     if "policy" in settings:

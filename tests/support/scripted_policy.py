@@ -53,6 +53,8 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer, HealthServ
 
     recipients: dict[str, Verdict] = field(default_factory=dict)
     deliver_to: dict[str, list[str]] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
+    """The rules that recipients fall under, by their address."""
     message: Verdict = field(default_factory=lambda: Verdict(action=Action.ACTION_ACCEPT))
     header_fields: list[HeaderField] = field(default_factory=list)
     failure: grpc.StatusCode | None = None
@@ -89,7 +91,12 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer, HealthServ
             verdict = self.recipients.get(recipient) or refusal(550, "5.7.1", "Relaying denied")
         if verdict.action not in (Action.ACTION_ACCEPT, Action.ACTION_SPAM):
             targets = []
-        return RecipientAnswer(recipient=recipient, verdict=verdict, deliver_to=targets)
+        return RecipientAnswer(
+            recipient=recipient,
+            verdict=verdict,
+            deliver_to=targets,
+            rules=self.rules.get(recipient, ""),
+        )
 
     async def CheckMessage(
         self,

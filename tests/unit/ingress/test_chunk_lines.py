@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.chunk_lines import ChunkLines
-from services.ingress.command_loop import parse_bdat
+from services.ingress.command_line import parse_bdat
 from services.ingress.line_ends import BARE_LINE_END, NUL_OCTET
 
 _WIRE = st.lists(

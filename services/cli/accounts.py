@@ -1,4 +1,4 @@
-"""`gatepost accounts`: the local mailboxes and logins."""
+"""`gatepost accounts`: mailboxes and logins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOpt
 from services.cli.output import plain, print_json, print_table, when
 
 app = typer.Typer(
-    help="Local mailboxes and logins.",
+    help="Mailboxes and logins.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -52,7 +52,10 @@ def add(
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
 ) -> None:
-    """Make an account. Without an option for the password it is asked for."""
+    """Make an account. Without an option for the password it is asked for.
+
+    In a domain that is not local it can submit mail, and gets none here.
+    """
     password = "" if no_password else _password(password_file, generate)
     with connect("policy", server=server, data=data, token_file=token_file) as connection:
         request = pb.CreateAccountRequest(address=address, password=password)
@@ -100,11 +103,12 @@ def list_accounts(
         print_json([plain(account) for account in accounts])
         return
     print_table(
-        ["ADDRESS", "LOGIN", "ORIGIN", "CREATED"],
+        ["ADDRESS", "LOGIN", "MAILBOX", "ORIGIN", "CREATED"],
         [
             (
                 account.address,
                 "yes" if account.has_password else "no",
+                "yes" if account.receives_mail else "no",
                 _ORIGINS.get(account.origin, "unknown"),
                 when(account.create_time),
             )
@@ -138,6 +142,9 @@ def _tell(account: pb.Account, what: str, generated: str, as_json: bool) -> None
         print_json({**plain(account), **({"password": generated} if generated else {})})
         return
     typer.echo(f"{account.address} {what}")
+    if not account.receives_mail:
+        domain = account.address.rpartition("@")[2]
+        typer.echo(f"it can submit mail and gets none: {domain} is not in domains.local")
     if generated:
         typer.echo(f"password: {generated}")
 

@@ -6,6 +6,8 @@
     aliases:
       sales@example.org: [you@example.org]
 
+An account whose domain is not local can log in and submit; it has no mailbox, and mail for its
+address goes where that of any other foreign address goes.
 The whole file is read and checked; one that is wrong changes nothing.
 """
 

@@ -93,7 +93,10 @@ class Declared:
             event(_log, ERROR, "accounts file rejected", file=path, reason=str(error))
             return False
         VALID.set(1)
-        event(_log, INFO, "accounts file read", file=path, accounts=len(self.file.accounts))
+        local = self._source.current.domains.local
+        elsewhere = sum(account.address.domain not in local for account in self.file.accounts)
+        fields = {"accounts": len(self.file.accounts), "without_mailbox": elsewhere}
+        event(_log, INFO, "accounts file read", file=path, **fields)
         return True
 
     async def _reconcile(self) -> bool:
@@ -101,13 +104,8 @@ class Declared:
         declared = self.file
         if declared is None:
             return True
-        local = self._source.current.domains.local
         try:
             for account in declared.accounts:
-                if account.address.domain not in local:
-                    fields = {"account": account.address, "reason": "its domain is not local"}
-                    event(_log, WARNING, "declared account left out", **fields)
-                    continue
                 await self._keep(account)
             await self._remove_others(declared)
         except (StoreError, AccountExists, NoSuchAccount, BadRecord, Busy) as error:

@@ -83,17 +83,20 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
                 client=one_line(request.client_address, limit=64),
             )
             return pb.AuthenticateResponse()
-        return pb.AuthenticateResponse(authenticated=True, account=_message(stored.record))
+        return pb.AuthenticateResponse(authenticated=True, account=self._message(stored.record))
 
     async def CreateAccount(
         self, request: pb.CreateAccountRequest, context: _Context
     ) -> pb.CreateAccountResponse:
         """Make an account."""
-        address = self._local_address(request.address)
+        address = _address(request.address)
+        if not request.password and not self._receives_mail(address):
+            text = f"missing; {address.domain} is not a local domain (domains.local), so that an"
+            raise bad("password", f"{text} account without a password would be for nothing")
         async with _failures():
             hashed = await self._passwords.hash(request.password)
             record = await self._directory.create(address, hashed, origin=Origin.CREATED)
-        return pb.CreateAccountResponse(account=_message(record))
+        return pb.CreateAccountResponse(account=self._message(record))
 
     async def SetPassword(
         self, request: pb.SetPasswordRequest, context: _Context
@@ -104,7 +107,7 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
             await self._check_undeclared(address)
             hashed = await self._passwords.hash(request.password)
             record = await self._directory.set_password(address, hashed)
-        return pb.SetPasswordResponse(account=_message(record))
+        return pb.SetPasswordResponse(account=self._message(record))
 
     async def GetAccount(
         self, request: pb.GetAccountRequest, context: _Context
@@ -115,7 +118,7 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
             stored = await self._directory.get(address)
             if stored is None:
                 raise NoSuchAccount(str(address))
-        return pb.GetAccountResponse(account=_message(stored.record))
+        return pb.GetAccountResponse(account=self._message(stored.record))
 
     async def ListAccounts(
         self, request: pb.ListAccountsRequest, context: _Context
@@ -130,7 +133,7 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
             page = left[:size]
             records = await self._directory.get_all(page)
         token = _token(page[-1].key) if len(left) > size else ""
-        return pb.ListAccountsResponse(accounts=map(_message, records), next_page_token=token)
+        return pb.ListAccountsResponse(accounts=map(self._message, records), next_page_token=token)
 
     async def DeleteAccount(
         self, request: pb.DeleteAccountRequest, context: _Context
@@ -158,15 +161,19 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
             text = f"{address} is declared in recipients.accounts_file; change it there"
             raise failed_precondition(text, reason="ACCOUNT_DECLARED")
 
-    def _local_address(self, text: str) -> Mailbox:
-        address = _address(text)
-        local = self._rules.current.config.domains.local
-        if address.domain not in local:
-            allowed = ", ".join(local) or "none is configured"
-            raise bad(
-                "address", f"{address.domain} is not a local domain (domains.local: {allowed})"
-            )
-        return address
+    def _receives_mail(self, address: Mailbox) -> bool:
+        return address.domain in self._rules.current.config.domains.local
+
+    def _message(self, record: AccountRecord) -> pb.Account:
+        message = pb.Account(
+            address=record.address,
+            has_password=bool(record.password_hash),
+            origin=_ORIGINS[record.origin],
+            receives_mail=self._receives_mail(parse_mailbox(record.address, smtputf8=True)),
+        )
+        message.create_time.FromDatetime(record.created)
+        message.update_time.FromDatetime(record.updated)
+        return message
 
 
 @asynccontextmanager
@@ -191,17 +198,6 @@ async def _failures() -> AsyncIterator[None]:
         raise aborted(text, reason="ACCOUNT_CHANGED") from error
     except StoreError as error:
         raise unavailable("accounts cannot be reached just now", reason="NATS_AWAY") from error
-
-
-def _message(record: AccountRecord) -> pb.Account:
-    message = pb.Account(
-        address=record.address,
-        has_password=bool(record.password_hash),
-        origin=_ORIGINS[record.origin],
-    )
-    message.create_time.FromDatetime(record.created)
-    message.update_time.FromDatetime(record.updated)
-    return message
 
 
 def _address(text: str) -> Mailbox:

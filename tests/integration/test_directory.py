@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from gatepost.policy.v1 import directory_pb2 as pb
+from gatepost.policy.v1 import verdict_pb2
 from services.common.rpc.auth import Role
 from tests.support.dns_server import DnsServer
 from tests.support.nats_server import NatsServer
@@ -95,6 +96,20 @@ def test_an_account_from_birth_to_death(policy: PolicyProcess) -> None:
     create(policy, "ann.smith@example.test")
 
 
+def test_an_account_elsewhere_submits_and_gets_no_mail(policy: PolicyProcess) -> None:
+    made = create(policy, "shop@elsewhere.test", PASSWORD)
+    assert not made.receives_mail
+    assert login(policy, "shop@elsewhere.test", PASSWORD).account == made
+    [answer] = policy.check_envelope(**GOOD, recipients=("shop@elsewhere.test",)).recipients
+    assert answer.verdict.reply.code == 550
+    assert answer.verdict.check_results[-1].result == "relay_denied"
+    answer = policy.check_envelope(
+        helo="client", sender="shop@elsewhere.test", account="shop@elsewhere.test"
+    )
+    assert answer.verdict.action == verdict_pb2.ACTION_ACCEPT
+    assert create(policy, "mailbox@example.test").receives_mail
+
+
 def test_a_mailbox_without_a_password_lets_nobody_in(policy: PolicyProcess) -> None:
     assert not create(policy, "silent@example.test").has_password
     assert not login(policy, "silent@example.test", "").authenticated
@@ -140,17 +155,17 @@ def test_unknown_users_take_as_long_as_known_ones(policy: PolicyProcess) -> None
     create(policy, "timed@example.test", PASSWORD)
     create(policy, "timed-nologin@example.test")
 
-    def fastest(username: str) -> float:
-        times = []
-        for _ in range(8):
+    others = ("nobody@example.test", "timed-nologin@example.test", "not an address")
+    fastest = dict.fromkeys(("timed@example.test", *others), float("inf"))
+    for _ in range(8):
+        # In turn, so that a busy moment of the machine is one for all of them.
+        for username in fastest:
             started = time.perf_counter()
             login(policy, username, "wrong password")
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    known = fastest("timed@example.test")
-    for other in ("nobody@example.test", "timed-nologin@example.test", "not an address"):
-        assert 0.6 < fastest(other) / known < 1.6
+            fastest[username] = min(fastest[username], time.perf_counter() - started)
+    # An answer without the work on a hash takes a tenth of the time.
+    for username in others:
+        assert 1 / 3 < fastest[username] / fastest["timed@example.test"] < 3
 
 
 @pytest.mark.parametrize(
@@ -158,7 +173,7 @@ def test_unknown_users_take_as_long_as_known_ones(policy: PolicyProcess) -> None
     [
         ("", "", "address: missing"),
         ("ann", "", "address: "),
-        ("ann@elsewhere.test", "", "address: elsewhere.test is not a local domain"),
+        ("ann@elsewhere.test", "", "password: missing; elsewhere.test is not a local domain"),
         ("ann@[192.0.2.1]", "", "address: "),
         ("*@example.test ", "", "address: "),
         ("ann@example.test", "short", "password: at least 8 characters, not 5"),

@@ -95,6 +95,7 @@ class Recipients(Section):
     accounts_file: FilePath | None = None
     """A file, usually a Secret, that declares accounts (`accounts`: a list of `address` with
     `password_hash` or `password`) and further `aliases`. The directory follows it: accounts that
-    are taken out of it are removed, their mailboxes stay."""
+    are taken out of it are removed, their mailboxes stay. An account whose domain is not in
+    `domains.local` can log in and submit, and gets no mail here."""
     subaddress_separator: Annotated[str, Field(pattern=r"^[+\-=_#]?$")] = "+"
     """`user+anything` goes to `user`. Blank: no sub-addresses."""

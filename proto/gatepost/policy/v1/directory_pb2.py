@@ -25,41 +25,41 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gatepost/policy/v1/directory.proto\x12\x12gatepost.policy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x14\n\x0chas_password\x18\x02 \x01(\x08\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.gatepost.policy.v1.AccountOrigin\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x13\x41uthenticateRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x03 \x01(\t\"[\n\x14\x41uthenticateResponse\x12\x15\n\rauthenticated\x18\x01 \x01(\x08\x12,\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"9\n\x14\x43reateAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"E\n\x15\x43reateAccountResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"7\n\x12SetPasswordRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"C\n\x13SetPasswordResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"B\n\x12GetAccountResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"L\n\x13ListAccountsRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x14ListAccountsResponse\x12-\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1b.gatepost.policy.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x14\x44\x65leteAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteAccountResponse*\x89\x01\n\rAccountOrigin\x12\x1e\n\x1a\x41\x43\x43OUNT_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41\x43\x43OUNT_ORIGIN_CREATED\x10\x01\x12\x1b\n\x17\x41\x43\x43OUNT_ORIGIN_DECLARED\x10\x02\x12\x1f\n\x1b\x41\x43\x43OUNT_ORIGIN_AUTO_CREATED\x10\x03\x32\xe1\x04\n\x10\x44irectoryService\x12\x61\n\x0c\x41uthenticate\x12\'.gatepost.policy.v1.AuthenticateRequest\x1a(.gatepost.policy.v1.AuthenticateResponse\x12\x64\n\rCreateAccount\x12(.gatepost.policy.v1.CreateAccountRequest\x1a).gatepost.policy.v1.CreateAccountResponse\x12^\n\x0bSetPassword\x12&.gatepost.policy.v1.SetPasswordRequest\x1a\'.gatepost.policy.v1.SetPasswordResponse\x12[\n\nGetAccount\x12%.gatepost.policy.v1.GetAccountRequest\x1a&.gatepost.policy.v1.GetAccountResponse\x12\x61\n\x0cListAccounts\x12\'.gatepost.policy.v1.ListAccountsRequest\x1a(.gatepost.policy.v1.ListAccountsResponse\x12\x64\n\rDeleteAccount\x12(.gatepost.policy.v1.DeleteAccountRequest\x1a).gatepost.policy.v1.DeleteAccountResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gatepost/policy/v1/directory.proto\x12\x12gatepost.policy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x14\n\x0chas_password\x18\x02 \x01(\x08\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.gatepost.policy.v1.AccountOrigin\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rreceives_mail\x18\x06 \x01(\x08\"Q\n\x13\x41uthenticateRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x03 \x01(\t\"[\n\x14\x41uthenticateResponse\x12\x15\n\rauthenticated\x18\x01 \x01(\x08\x12,\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"9\n\x14\x43reateAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"E\n\x15\x43reateAccountResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"7\n\x12SetPasswordRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"C\n\x13SetPasswordResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"B\n\x12GetAccountResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Account\"L\n\x13ListAccountsRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x14ListAccountsResponse\x12-\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1b.gatepost.policy.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x14\x44\x65leteAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteAccountResponse*\x89\x01\n\rAccountOrigin\x12\x1e\n\x1a\x41\x43\x43OUNT_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41\x43\x43OUNT_ORIGIN_CREATED\x10\x01\x12\x1b\n\x17\x41\x43\x43OUNT_ORIGIN_DECLARED\x10\x02\x12\x1f\n\x1b\x41\x43\x43OUNT_ORIGIN_AUTO_CREATED\x10\x03\x32\xe1\x04\n\x10\x44irectoryService\x12\x61\n\x0c\x41uthenticate\x12\'.gatepost.policy.v1.AuthenticateRequest\x1a(.gatepost.policy.v1.AuthenticateResponse\x12\x64\n\rCreateAccount\x12(.gatepost.policy.v1.CreateAccountRequest\x1a).gatepost.policy.v1.CreateAccountResponse\x12^\n\x0bSetPassword\x12&.gatepost.policy.v1.SetPasswordRequest\x1a\'.gatepost.policy.v1.SetPasswordResponse\x12[\n\nGetAccount\x12%.gatepost.policy.v1.GetAccountRequest\x1a&.gatepost.policy.v1.GetAccountResponse\x12\x61\n\x0cListAccounts\x12\'.gatepost.policy.v1.ListAccountsRequest\x1a(.gatepost.policy.v1.ListAccountsResponse\x12\x64\n\rDeleteAccount\x12(.gatepost.policy.v1.DeleteAccountRequest\x1a).gatepost.policy.v1.DeleteAccountResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.policy.v1.directory_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCOUNTORIGIN']._serialized_start=1070
-  _globals['_ACCOUNTORIGIN']._serialized_end=1207
+  _globals['_ACCOUNTORIGIN']._serialized_start=1093
+  _globals['_ACCOUNTORIGIN']._serialized_end=1230
   _globals['_ACCOUNT']._serialized_start=92
-  _globals['_ACCOUNT']._serialized_end=289
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=291
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=372
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=374
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=465
-  _globals['_CREATEACCOUNTREQUEST']._serialized_start=467
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=524
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=526
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=595
-  _globals['_SETPASSWORDREQUEST']._serialized_start=597
-  _globals['_SETPASSWORDREQUEST']._serialized_end=652
-  _globals['_SETPASSWORDRESPONSE']._serialized_start=654
-  _globals['_SETPASSWORDRESPONSE']._serialized_end=721
-  _globals['_GETACCOUNTREQUEST']._serialized_start=723
-  _globals['_GETACCOUNTREQUEST']._serialized_end=759
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=761
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=827
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=829
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=905
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=907
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=1001
-  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1003
-  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1042
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=1044
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1067
-  _globals['_DIRECTORYSERVICE']._serialized_start=1210
-  _globals['_DIRECTORYSERVICE']._serialized_end=1819
+  _globals['_ACCOUNT']._serialized_end=312
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=314
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=395
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=397
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=488
+  _globals['_CREATEACCOUNTREQUEST']._serialized_start=490
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=547
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=549
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=618
+  _globals['_SETPASSWORDREQUEST']._serialized_start=620
+  _globals['_SETPASSWORDREQUEST']._serialized_end=675
+  _globals['_SETPASSWORDRESPONSE']._serialized_start=677
+  _globals['_SETPASSWORDRESPONSE']._serialized_end=744
+  _globals['_GETACCOUNTREQUEST']._serialized_start=746
+  _globals['_GETACCOUNTREQUEST']._serialized_end=782
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=784
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=850
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=852
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=928
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=930
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=1024
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1026
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1065
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=1067
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1090
+  _globals['_DIRECTORYSERVICE']._serialized_start=1233
+  _globals['_DIRECTORYSERVICE']._serialized_end=1842
 # @@protoc_insertion_point(module_scope)

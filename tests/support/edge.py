@@ -178,14 +178,19 @@ async def running_edge(
             await store.close()
 
 
+def listener_values() -> list[dict[str, Any]]:
+    """The listeners as they stand in the configuration."""
+    return [
+        {"name": name, "address": "127.0.0.1", "port": 0, "role": role, "tls": tls}
+        for name, role, tls in _LISTENERS
+    ]
+
+
 def _values(certificate: CertificateFiles) -> dict[str, Any]:
     return {
         "smtp": {
             "hostname": HOSTNAME,
-            "listeners": [
-                {"name": name, "address": "127.0.0.1", "port": 0, "role": role, "tls": tls}
-                for name, role, tls in _LISTENERS
-            ],
+            "listeners": listener_values(),
             "tls": {
                 "certificate_file": str(certificate.certificate),
                 "key_file": str(certificate.key),

@@ -10,7 +10,7 @@ from tests.e2e.conftest import PASSWORD
 from tests.support.dns_server import DnsServer
 from tests.support.installation import SERVICES, Installation
 from tests.support.ledger import Ledger
-from tests.support.load import Load
+from tests.support.load import Load, Parcel
 
 MAILS = 500
 PROCESSES = ("ingress", "policy", "delivery", "keys", "nats")
@@ -43,8 +43,7 @@ def test_no_accepted_mail_is_lost(own_installation: Installation) -> None:
     load = Load(
         port=installation.ports["mx"],
         ledger=ledger,
-        sender="alice@example.org",
-        recipient=RECIPIENT,
+        parcel=lambda _: Parcel("alice@example.org", (RECIPIENT,)),
         helo="mail.example.org",
         wanted=MAILS,
     )
@@ -81,11 +80,11 @@ def drain(installation: Installation, ledger: Ledger, *, seconds: float = 90) ->
     while time.monotonic() < deadline:
         books = Ledger()
         for mail in installation.mail(RECIPIENT) + installation.mail(RECIPIENT, folder=".Junk"):
-            books.was_delivered(mail)
-        missing = ledger.accepted - books.arrived()
+            books.was_delivered(mail, RECIPIENT)
+        missing = {(mail_id, RECIPIENT) for mail_id in ledger.accepted} - books.arrived()
         listed = installation.gatepost("queue", "list")
         if not missing and listed.stdout.strip() == "the queue is empty":
             break
         time.sleep(0.5)
     for mail in installation.mail(RECIPIENT) + installation.mail(RECIPIENT, folder=".Junk"):
-        ledger.was_delivered(mail)
+        ledger.was_delivered(mail, RECIPIENT)

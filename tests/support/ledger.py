@@ -4,7 +4,8 @@
     accepted  after the whole 250 line was read
     refused   the server said no; with a 4xx the mail may still arrive if storing was in doubt
     unknown   the connection died after the final dot
-    delivered by whoever received it
+    delivered by whoever received it, before it answered 250
+    notified  the sender was told that it could not be delivered
 
 `problems` compares them once the queue is drained.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 HEADER = "X-Ledger-Id"
@@ -34,19 +36,27 @@ def read_mail(content: bytes) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class Ledger:
-    """Books of mails with one recipient each. Safe to use from several threads."""
+    """The books of one run. Safe to use from several threads."""
 
     hashes: dict[str, str] = field(default_factory=dict)
+    recipients: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unwanted: set[str] = field(default_factory=set)
     accepted: set[str] = field(default_factory=set)
     refused: dict[str, int] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
-    delivered: Counter[tuple[str, str]] = field(default_factory=Counter)
+    delivered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    notified: Counter[tuple[str, str]] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def sent(self, mail_id: str, body: bytes) -> None:
-        """Before MAIL. `body` with LF line ends."""
+    def sent(
+        self, mail_id: str, body: bytes, recipients: Iterable[str], *, unwanted: bool = False
+    ) -> None:
+        """Before MAIL. `body` with LF line ends; policy has to refuse an unwanted mail."""
         with self._lock:
             self.hashes[mail_id] = body_hash(body)
+            self.recipients[mail_id] = tuple(recipients)
+            if unwanted:
+                self.unwanted.add(mail_id)
 
     def was_accepted(self, mail_id: str) -> None:
         """The whole 250 line was read."""
@@ -63,37 +73,64 @@ class Ledger:
         with self._lock:
             self.unknown.add(mail_id)
 
-    def was_delivered(self, content: bytes) -> None:
+    def was_delivered(self, content: bytes, recipient: str) -> None:
         """A mail arrived."""
         mail_id, found = read_mail(content)
         with self._lock:
-            self.delivered[mail_id, found] += 1
+            self.delivered[mail_id, recipient, found] += 1
 
-    def arrived(self) -> set[str]:
-        """The ids of all that was delivered."""
+    def was_notified(self, mail_id: str, recipient: str) -> None:
+        """The sender was told that a recipient will not get a mail."""
         with self._lock:
-            return {mail_id for mail_id, _ in self.delivered}
+            self.notified[mail_id, recipient] += 1
+
+    def arrived(self) -> set[tuple[str, str]]:
+        """The ids and recipients of all that was delivered."""
+        with self._lock:
+            return {(mail_id, recipient) for mail_id, recipient, _ in self.delivered}
+
+    def missing(self) -> set[tuple[str, str]]:
+        """What was accepted and neither arrived nor was told of."""
+        done = self.arrived()
+        with self._lock:
+            wanted = {
+                (mail_id, recipient)
+                for mail_id in self.accepted
+                for recipient in self.recipients[mail_id]
+            }
+            return wanted - done - set(self.notified)
+
+    @property
+    def duplicates(self) -> int:
+        """Copies and notifications beyond the first of each."""
+        with self._lock:
+            counts = [*self.delivered.values(), *self.notified.values()]
+        return sum(count - 1 for count in counts)
 
     def problems(self, *, duplicates_allowed: int) -> list[str]:
         """What must not be, one line each; empty when the books balance."""
         arrived = self.arrived()
-        found = [f"accepted and lost: {mail_id}" for mail_id in sorted(self.accepted - arrived)]
+        found = [f"accepted and lost: {each}" for each in sorted(self.missing())]
         found += [
             f"arrived changed: {mail_id}"
-            for mail_id, digest in self.delivered
+            for mail_id, _, digest in self.delivered
             if self.hashes.get(mail_id) != digest
         ]
         found += [
             f"refused for good and yet delivered: {mail_id}"
-            for mail_id in sorted(arrived)
+            for mail_id, _ in sorted(arrived)
             if self.refused.get(mail_id, 0) >= 500
+        ]
+        found += [
+            f"delivered, and the sender was told that it was not: {each}"
+            for each in sorted(arrived & set(self.notified))
         ]
         found += [
             f"refused for good through no fault of its own: {mail_id} {code}"
             for mail_id, code in self.refused.items()
-            if code >= 500
+            if code >= 500 and mail_id not in self.unwanted
         ]
-        duplicates = sum(count - 1 for count in self.delivered.values())
-        if duplicates > duplicates_allowed:
-            found.append(f"{duplicates} duplicates, {duplicates_allowed} allowed")
+        found += [f"accepted though unwanted: {each}" for each in self.unwanted & self.accepted]
+        if self.duplicates > duplicates_allowed:
+            found.append(f"{self.duplicates} duplicates, {duplicates_allowed} allowed")
         return found

@@ -1,10 +1,11 @@
-"""A bounded load of small mails from several sessions, with every answer noted in the ledger."""
+"""A bounded load of mails from several sessions, with every answer noted in the ledger."""
 
 from __future__ import annotations
 
 import smtplib
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -15,22 +16,36 @@ _REPLY_DEADLINE_SECONDS = 30.0
 _ANSWERED_BADLY = 400
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What one mail is to be."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    octets: int = 1500
+    unwanted: bool = False
+    """Policy has to refuse it."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Load:
     """Sends until `wanted` mails were accepted or the time is over."""
 
     port: int
     ledger: Ledger
-    sender: str
-    recipient: str
+    parcel: Callable[[int], Parcel]
+    """The mail of a number, from 1 on."""
     helo: str
     wanted: int
     sessions: int = 4
     seconds: float = 120.0
-    body_octets: int = 1500
+    pause_s: float = 0.0
+    """After each mail of a session."""
+    name: str = "mail"
     _next: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _end: float = 0.0
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Send from `sessions` threads and return when all are done."""
@@ -41,7 +56,13 @@ class Load:
         for thread in threads:
             thread.join()
 
+    def stop(self) -> None:
+        """Have `run` end after the mails in hand."""
+        self._stopped.set()
+
     def _enough(self) -> bool:
+        if self._stopped.is_set():
+            return True
         return len(self.ledger.accepted) >= self.wanted or time.monotonic() > self._end
 
     def _work(self) -> None:
@@ -50,6 +71,7 @@ class Load:
             client = client or self._connect()
             if client is None or not self._send(client):
                 client = None
+            self._stopped.wait(self.pause_s)
         if client is not None:
             client.close()
 
@@ -65,12 +87,12 @@ class Load:
 
     def _send(self, client: smtplib.SMTP) -> bool:
         """Send one mail. False if the session is of no more use."""
-        mail_id, body = self._new_mail()
-        self.ledger.sent(mail_id, body)
-        head = f"From: {self.sender}\nSubject: {mail_id}\n{HEADER}: {mail_id}\n\n".encode()
+        mail_id, parcel, body = self._new_mail()
+        self.ledger.sent(mail_id, body, parcel.recipients, unwanted=parcel.unwanted)
+        head = f"From: {parcel.sender}\nSubject: {mail_id}\n{HEADER}: {mail_id}\n\n".encode()
         dot_sent = False
         try:
-            for code, _ in (client.mail(self.sender), client.rcpt(self.recipient)):
+            for code in self._envelope(client, parcel):
                 if code >= _ANSWERED_BADLY:
                     self.ledger.was_refused(mail_id, code)
                     client.rset()
@@ -90,10 +112,17 @@ class Load:
             return False
         return True
 
-    def _new_mail(self) -> tuple[str, bytes]:
+    def _envelope(self, client: smtplib.SMTP, parcel: Parcel) -> Iterator[int]:
+        """The codes that MAIL and each RCPT are answered with."""
+        yield client.mail(parcel.sender)[0]
+        for recipient in parcel.recipients:
+            yield client.rcpt(recipient)[0]
+
+    def _new_mail(self) -> tuple[str, Parcel, bytes]:
         with self._lock:
             self._next += 1
             number = self._next
-        text = Random(number).randbytes(self.body_octets // 2).hex()
+        parcel = self.parcel(number)
+        text = Random(number).randbytes(parcel.octets // 2).hex()
         lines = [text[at : at + 70] for at in range(0, len(text), 70)]
-        return f"mail-{number}", "\n".join(lines).encode() + b"\n"
+        return f"{self.name}-{number}", parcel, "\n".join(lines).encode() + b"\n"

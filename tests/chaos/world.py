@@ -1,0 +1,240 @@
+"""One `gatepost up` with the world around it: DNS, receiving servers, senders, and the ledger.
+
+A round is one fault under load: `begin`, then `load` for as long as the fault lasts, then `end`,
+which lets everything be delivered and compares the books.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+from services.common.failpoint import VARIABLE, Failpoint
+from tests.chaos.receiver import REFUSED, Mood, Receiver
+from tests.support.dns_server import DnsServer
+from tests.support.installation import SERVICES, Installation
+from tests.support.ledger import Ledger
+from tests.support.load import Load, Parcel
+from tests.support.nats_cluster import NatsCluster
+
+PROCESSES = (*SERVICES, "nats")
+SENDER_DOMAIN = "sender.example"
+UNWANTED_DOMAIN = "unwanted.example"
+DOMAINS = ("one.example", "two.example", "three.example")
+HELO = f"mail.{SENDER_DOMAIN}"
+IN_FLIGHT = 60
+"""Mails that the workers of delivery can have in hand at the next hops when one is killed."""
+
+DRAIN_S = 180.0
+
+RECORDS = {
+    (SENDER_DOMAIN, "MX"): [f"10 {HELO}"],
+    (SENDER_DOMAIN, "TXT"): ["v=spf1 ip4:127.0.0.1 -all"],
+    (UNWANTED_DOMAIN, "MX"): [f"10 {HELO}"],
+    (HELO, "A"): ["127.0.0.1"],
+}
+
+_FAILPOINT = re.compile("^failpoint ([a-z-]+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a round came to."""
+
+    fault: str
+    kills: int
+    accepted: int
+    unknown: int
+    delivered: int
+    notified: int
+    duplicated: int
+    lost: int
+    note: str
+    problems: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class World:
+    """Everything. A context manager."""
+
+    random: Random
+    sessions: int = 6
+    nodes: int = 1
+    storage: str = "1GB"
+    failpoints: Mapping[Failpoint, int] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    kills: int = 0
+    round: str = ""
+    notes: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    folder: tempfile.TemporaryDirectory[str] = field(init=False)
+    dns: DnsServer = field(init=False)
+    receiver: Receiver = field(init=False)
+    cluster: NatsCluster | None = None
+    installation: Installation = field(init=False)
+
+    def __enter__(self) -> Self:
+        self.folder = tempfile.TemporaryDirectory(prefix="gatepost-chaos-")
+        path = Path(self.folder.name)
+        self.dns = DnsServer(RECORDS).__enter__()
+        self.receiver = Receiver(self.ledger, (*DOMAINS, SENDER_DOMAIN))
+        if self.nodes > 1:
+            self.cluster = NatsCluster(path / "nats")
+        (path / "gatepost").mkdir()
+        self.installation = Installation(path / "gatepost", self.config())
+        self.receiver.__enter__()
+        os.environ[VARIABLE] = ",".join(f"{name}={n}" for name, n in self.failpoints.items())
+        try:
+            if self.cluster is not None:
+                self.cluster.start()
+            self.installation.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        finally:
+            del os.environ[VARIABLE]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.installation.close()
+        if self.cluster is not None:
+            self.cluster.close()
+        self.receiver.__exit__(kind, error, trace)
+        self.dns.__exit__(kind, error, trace)
+        self.folder.cleanup()
+
+    def config(self) -> dict[str, Any]:
+        """The configuration: retries every second or so, and no end of them."""
+        nats: dict[str, Any] = {"storage_limit": self.storage, "events_max_size": "8MB"}
+        if self.cluster is not None:
+            nats |= {"urls": self.cluster.urls, "embedded": False, "replicas": self.nodes}
+        return {
+            "dns": {"servers": [self.dns.address]},
+            "nats": nats,
+            "domains": {"relay": self.receiver.relay},
+            "policy": {"deny": [UNWANTED_DOMAIN], "check_timeout": "5s"},
+            "smtp": {"limits": {"connections_per_address": 1000}},
+            "delivery": {
+                "retry": {"interval": "1s", "max_retries": 10000, "delay_notice_after": "0"}
+            },
+        }
+
+    # --- a round --------------------------------------------------------------------------------
+
+    def begin(self, name: str) -> None:
+        """Open new books."""
+        self.ledger = self.receiver.ledger = Ledger()
+        self.kills, self.round = -len(self.struck()), name
+        self.notes, self.complaints = [], []
+
+    @contextmanager
+    def load(self, *, pause_s: float = 0.0, seconds: float = 3600.0) -> Iterator[None]:
+        """Send from several sessions while the block runs."""
+        load = Load(
+            port=self.installation.ports["mx"],
+            ledger=self.ledger,
+            parcel=self.parcel,
+            helo=HELO,
+            wanted=10**9,
+            sessions=self.sessions,
+            seconds=seconds,
+            pause_s=pause_s,
+            name=self.round.replace(" ", "-"),
+        )
+        sending = threading.Thread(target=load.run)
+        sending.start()
+        try:
+            yield
+        finally:
+            load.stop()
+            sending.join()
+
+    def parcel(self, number: int) -> Parcel:
+        """A mail: mostly small, for one or two domains; a few large, refused there, or unwanted."""
+        choice = Random(number * 7919)
+        recipient = f"user{number % 50}@{choice.choice(DOMAINS)}"
+        kind = choice.random()
+        if kind < 0.03:
+            return Parcel(f"mallory@{UNWANTED_DOMAIN}", (recipient,), unwanted=True)
+        sender = f"alice@{SENDER_DOMAIN}"
+        if kind < 0.06:
+            return Parcel(sender, (f"{REFUSED}@{choice.choice(DOMAINS)}",))
+        if kind < 0.09:
+            return Parcel(sender, (recipient,), octets=400_000)
+        if kind < 0.15:
+            return Parcel(sender, tuple(f"user{number % 50}@{domain}" for domain in DOMAINS))
+        return Parcel(sender, (recipient,))
+
+    def end(self, *, duplicates_allowed: int = 0) -> Row:
+        """Let all be delivered, and compare. Each kill allows for what was in flight."""
+        self.receiver.set_all(Mood.KIND)
+        for service in SERVICES:
+            self.installation.wait_ready(service, seconds=DRAIN_S)
+        self.drain()
+        self.kills += len(self.struck())
+        allowed = duplicates_allowed + self.kills * IN_FLIGHT
+        problems = [*self.complaints, *self.ledger.problems(duplicates_allowed=allowed)]
+        if not self.ledger.accepted:
+            problems.append("no mail was accepted at all")
+        return Row(
+            fault=self.round,
+            kills=self.kills,
+            accepted=len(self.ledger.accepted),
+            unknown=len(self.ledger.unknown),
+            delivered=len(self.ledger.arrived()),
+            notified=len(self.ledger.notified),
+            duplicated=self.ledger.duplicates,
+            lost=len(self.ledger.missing()),
+            note="; ".join(self.notes),
+            problems=tuple(problems),
+        )
+
+    def drain(self) -> None:
+        """Wait until nothing is missing and the queue is empty, or too long has passed."""
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline:
+            if not self.ledger.missing():
+                listed = self.installation.gatepost("queue", "list")
+                if listed.stdout.strip() == "the queue is empty":
+                    return
+            time.sleep(0.2)
+        self.complaints.append(f"the queue is not empty after {DRAIN_S:.0f} s")
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a process of `gatepost up`, which starts it again."""
+        self.installation.kill(name)
+        self.kills += 1
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a process a signal."""
+        os.kill(self.installation.pid(name), number)
+
+    def back_after(self, service: str) -> float:
+        """Seconds until a service is ready."""
+        began = time.monotonic()
+        self.installation.wait_ready(service, seconds=DRAIN_S)
+        return time.monotonic() - began
+
+    def struck(self) -> list[str]:
+        """The failpoints at which a process died so far, in no order."""
+        logs = Path(self.installation.data / "logs")
+        texts = (path.read_text(encoding="utf-8") for path in logs.glob("*.log*"))
+        return [name for text in texts for name in _FAILPOINT.findall(text)]

@@ -67,9 +67,10 @@ lock: setup ## Write requirements.lock anew (ARGS="--upgrade" for the newest)
 	@tools/lock $(ARGS)
 
 .PHONY: chart
-chart: setup ## Write the chart's schema of `config:` and its README anew
+chart: setup ## Write the chart's schema of `config:`, its README and its dashboards anew
 	@$(BIN)/python tools/chart-schema
 	@$(BIN)/python tools/chart-readme
+	@$(BIN)/python tools/chart-dashboards
 
 .PHONY: images
 images: ## Build the image (BASE=IMAGE to build it on another one, BUILDER=podman)

@@ -54,7 +54,11 @@ EVERYTHING: dict[str, Any] = {
     "delivery": {"keda": {"enabled": True}, "smarthostSecret": {"name": "smarthost"}},
     "tls": {"certManager": {"enabled": True, "issuerRef": {"name": "ca", "kind": "Issuer"}}},
     "nats": {"replicas": 3},
-    "monitoring": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+    "monitoring": {
+        "podMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Mail"}},
+    },
 }
 
 
@@ -137,7 +141,7 @@ def test_values_that_do_not_go_together_are_refused(
         render(values)
 
 
-@pytest.mark.parametrize("tool", ["chart-schema", "chart-readme"])
+@pytest.mark.parametrize("tool", ["chart-schema", "chart-readme", "chart-dashboards"])
 def test_what_is_generated_is_up_to_date(tool: str) -> None:
     """To mend: `make chart`."""
     done = subprocess.run(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +22,11 @@ from services.common.store import NatsSettings, Unavailable
 
 _log = logging.getLogger(__name__)
 
-CONNECTED = Gauge("gatepost_nats_connected", "1 while the connection to NATS stands.")
+CONNECTED = Gauge(
+    "gatepost_nats_connected",
+    "1 while the connection to NATS stands, 0 while it does not, NaN in a process that needs none.",
+)
+CONNECTED.set(math.nan)
 RECONNECTS = Counter("gatepost_nats_reconnects_total", "Connections to NATS that were remade.")
 
 
@@ -54,6 +59,7 @@ class Connection:
 
     async def start(self, *, wait_s: float = 0.0) -> None:
         """Begin to connect; wait up to `wait_s` seconds for it. Not being connected is no error."""
+        CONNECTED.set(0)
         self._connecting = asyncio.create_task(self._connect(), name="nats-connect")
         if wait_s:
             await asyncio.wait({self._connecting}, timeout=wait_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import grpc.aio
@@ -91,17 +92,24 @@ async def _watch(store: JetStream, settings: TopologySettings, condition: Condit
         await asyncio.sleep(VERIFY_INTERVAL_S if condition.met else VERIFY_RETRY_S)
 
 
-def open_resolver(config: Config, *, max_concurrent: int = 256) -> DnsResolver:
-    """The resolver that `dns` describes, with so many questions under way at a time."""
+def open_resolver(
+    config: Config, *, max_concurrent: int = 256, stretches: bool = True
+) -> DnsResolver:
+    """The resolver that `dns` describes, with so many questions under way at a time.
+
+    Without `stretches` nothing is kept longer than its TTL, and failures as briefly as allowed.
+    """
     dns = config.dns
-    return DnsResolver(
-        DnsOptions(
-            servers=dns.servers,
-            attempt_timeout=dns.attempt_timeout.total_seconds(),
-            deadline=dns.timeout.total_seconds(),
-            max_concurrent=max_concurrent,
-        )
+    options = DnsOptions(
+        servers=dns.servers,
+        attempt_timeout=dns.attempt_timeout.total_seconds(),
+        deadline=dns.timeout.total_seconds(),
+        max_concurrent=max_concurrent,
     )
+    if not stretches:
+        # RFC 9520 §3.2: a failure is kept for a second at least.
+        options = replace(options, min_ttl=0.0, temporary_ttl=1.0)
+    return DnsResolver(options)
 
 
 def open_rpc_server(context: Context, config: Config, *, limits: Limits | None = None) -> RpcServer:

@@ -62,7 +62,8 @@ async def _start(context: Context, source: ConfigSource) -> None:
     config = source.current
     store = await open_store(context, config)
     resolver = open_resolver(config, max_concurrent=QUESTIONS)
-    for_dry_runs = open_resolver(config)
+    # Who asks again just after changing a record wants to see the change.
+    for_dry_runs = open_resolver(config, stretches=False)
     rules = RulesSource(source)
     directory = AccountDirectory(store)
     passwords = Passwords()

@@ -1,10 +1,10 @@
 """Domain names as they are asked for: absolute, lower-case A-labels without the final dot.
 
 RFC 1035 §2.3.4 (lengths), RFC 4343 (case), RFC 5891 (U-labels). Any printable ASCII is a name to
-the DNS, and SPF macros make odd ones, so characters are not limited to those of host names.
-Refused: what would need escapes (spaces, control characters, backslashes), and U-labels that IDNA
-would have to map first: full-width letters and ideographic full stops are how one name is made to
-look like another.
+the DNS, spaces too, and SPF macros make odd ones (RFC 7208 §7.1, `%_`), so characters are not
+limited to those of host names. Refused: control characters, backslashes (which are how odd octets
+are shown), and U-labels that IDNA would have to map first: full-width letters and ideographic full
+stops are how one name is made to look like another.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _canonical_label(label: str) -> str:
         raise InvalidNameError("an empty label")
     if len(lower) > MAX_LABEL_OCTETS:
         raise InvalidNameError(f"a label longer than {MAX_LABEL_OCTETS} octets")
-    if any(not "!" <= char <= "~" or char == "\\" for char in lower):
+    if any(not " " <= char <= "~" or char == "\\" for char in lower):
         raise InvalidNameError("a character that no name can have")
     return lower
 

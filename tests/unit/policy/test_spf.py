@@ -98,6 +98,112 @@ async def test_records(record: str, client: str, result: str) -> None:
     assert (await evaluate(record, client)).result == result
 
 
+# RFC 7208 Appendix A.2 to A.4, with records of several domains
+SEVERAL: Zone = {
+    **EXAMPLE_COM,
+    ("example.org", "TXT"): ["v=spf1 include:example.com include:example.net -all"],
+    ("example.com", "TXT"): ["v=spf1 mx -all"],
+    ("example.net", "TXT"): ["v=spf1 mx -all"],
+    ("example.net", "MX"): ["10 mail-c.example.org"],
+    ("la.example.org", "TXT"): ["v=spf1 redirect=example.org"],
+    ("mary.mobile-users._spf.example.com", "A"): ["127.0.0.2"],
+    ("fred.mobile-users._spf.example.com", "A"): ["127.0.0.2"],
+    ("15.15.168.192.joel.remote-users._spf.example.com", "A"): ["127.0.0.2"],
+    ("10.2.0.192.in-addr._spf.example.com", "A"): ["127.0.0.2"],
+}
+DNSBL_STYLE = (
+    "v=spf1 mx include:mobile-users._spf.%{d} include:remote-users._spf.%{d} -all",
+    {
+        ("mobile-users._spf.example.com", "TXT"): ["v=spf1 exists:%{l1r+}.%{d}"],
+        ("remote-users._spf.example.com", "TXT"): ["v=spf1 exists:%{ir}.%{l1r+}.%{d}"],
+    },
+)
+# A.4: the client has to be in a network and to have a name in the domain.
+BOTH_NEEDED = (
+    "v=spf1 -include:ip4._spf.%{d} -include:ptr._spf.%{d} +all",
+    {
+        ("ip4._spf.example.com", "TXT"): ["v=spf1 -ip4:192.0.2.0/24 +all"],
+        ("ptr._spf.example.com", "TXT"): ["v=spf1 -ptr:example.com +all"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "sender", "client", "result"),
+    [
+        (SEVERAL["example.org", "TXT"][0], "x@example.org", "192.0.2.130", "pass"),
+        (SEVERAL["example.org", "TXT"][0], "x@example.org", "192.0.2.140", "pass"),
+        (SEVERAL["example.org", "TXT"][0], "x@example.org", "192.0.2.10", "fail"),
+        ("v=spf1 redirect=example.org", "x@la.example.org", "192.0.2.140", "pass"),
+        ("v=spf1 redirect=example.org", "x@la.example.org", "192.0.2.10", "fail"),
+        (DNSBL_STYLE[0], "mary@example.com", "203.0.113.1", "pass"),
+        (DNSBL_STYLE[0], "fred+list@example.com", "203.0.113.1", "pass"),
+        (DNSBL_STYLE[0], "joel@example.com", "192.168.15.15", "pass"),
+        (DNSBL_STYLE[0], "joel@example.com", "192.168.15.16", "fail"),
+        (DNSBL_STYLE[0], "ann@example.com", "203.0.113.1", "fail"),
+        (BOTH_NEEDED[0], "x@example.com", "192.0.2.10", "pass"),
+        (BOTH_NEEDED[0], "x@example.com", "192.0.2.140", "fail"),
+        (BOTH_NEEDED[0], "x@example.com", "10.0.0.4", "fail"),
+    ],
+)
+async def test_appendix_a_with_several_records(
+    record: str, sender: str, client: str, result: str
+) -> None:
+    zone: Zone = {**SEVERAL, **DNSBL_STYLE[1], **BOTH_NEEDED[1]}
+    assert (await evaluate(record, client, sender=sender, zone=zone)).result == result
+
+
+@pytest.mark.parametrize(
+    ("macros", "client", "name"),
+    [
+        # §7.4
+        ("%{s}.test", "192.0.2.3", "strong-bad@email.example.com.test"),
+        ("%{o}", "192.0.2.3", "email.example.com"),
+        ("%{d4}", "192.0.2.3", "email.example.com"),
+        ("%{d2}", "192.0.2.3", "example.com"),
+        ("%{dr}", "192.0.2.3", "com.example.email"),
+        ("%{d2r}", "192.0.2.3", "example.email"),
+        ("%{l}.test", "192.0.2.3", "strong-bad.test"),
+        ("%{l-}.test", "192.0.2.3", "strong.bad.test"),
+        ("%{lr}.test", "192.0.2.3", "strong-bad.test"),
+        ("%{lr-}.test", "192.0.2.3", "bad.strong.test"),
+        ("%{l1r-}.test", "192.0.2.3", "strong.test"),
+        ("%{ir}.%{v}._spf.%{d2}", "192.0.2.3", "3.2.0.192.in-addr._spf.example.com"),
+        ("%{lr-}.lp._spf.%{d2}", "192.0.2.3", "bad.strong.lp._spf.example.com"),
+        (
+            "%{lr-}.lp.%{ir}.%{v}._spf.%{d2}",
+            "192.0.2.3",
+            "bad.strong.lp.3.2.0.192.in-addr._spf.example.com",
+        ),
+        (
+            "%{ir}.%{v}.%{l1r-}.lp._spf.%{d2}",
+            "192.0.2.3",
+            "3.2.0.192.in-addr.strong.lp._spf.example.com",
+        ),
+        (
+            "%{d2}.trusted-domains.example.net",
+            "192.0.2.3",
+            "example.com.trusted-domains.example.net",
+        ),
+        (
+            "%{ir}.%{v}._spf.%{d2}",
+            "2001:db8::cb01",
+            f"1.0.b.c.{'0.' * 20}8.b.d.0.1.0.0.2.ip6._spf.example.com",
+        ),
+        # §7.1: a percent sign, a space, a space as URLs write it; §7.3: letters in upper case
+        ("a%%b%_%_c%-d.test", "192.0.2.3", "a%b  c%20d.test"),
+        ("%{H}", "192.0.2.3", "helo.test"),
+        ("%{L}.test", "192.0.2.3", "strong-bad.test"),
+    ],
+)
+async def test_macros(macros: str, client: str, name: str) -> None:
+    zone: Zone = {(name, "A"): ["127.0.0.2"]}
+    outcome = await evaluate(
+        f"v=spf1 exists:{macros} -all", client, zone=zone, sender="strong-bad@email.example.com"
+    )
+    assert (outcome.result, outcome.answers[-1].name) == ("pass", name)
+
+
 @pytest.mark.parametrize(
     "domain", ["", "localhost", "a..example", "[192.0.2.1]", "a" * 64 + ".example", "x." * 127]
 )

@@ -1,17 +1,13 @@
 """The checks of the policy service as a process: every action, who is judged, what is not known."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from gatepost.policy.v1 import directory_pb2, verdict_pb2
 from gatepost.policy.v1 import policy_pb2 as pb
-from services.common.rpc.auth import Role
+from gatepost.policy.v1 import verdict_pb2
 from tests.support.arc_sealer import seal
 from tests.support.dkim_signer import rsa_key, sign
-from tests.support.dns_server import DnsServer
-from tests.support.nats_server import NatsServer
 from tests.support.policy_cases import (
     ACCEPT,
     ACTIONS,
@@ -20,41 +16,12 @@ from tests.support.policy_cases import (
     MAIL,
     REFUSE,
     SPAM,
-    ZONE,
     check_message,
     domain_with,
     results_of,
     with_domains,
 )
 from tests.support.policy_process import PolicyProcess
-
-
-@pytest.fixture(scope="module")
-def dns() -> Iterator[DnsServer]:
-    with DnsServer(ZONE, timeout={"slow.example", "slow.example.org"}) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def running(
-    tmp_path_factory: pytest.TempPathFactory, nats_server: NatsServer, dns: DnsServer
-) -> Iterator[PolicyProcess]:
-    folder = tmp_path_factory.mktemp("policy")
-    with PolicyProcess(
-        folder, nats_url=nats_server.url, dns=dns.address, config=with_domains()
-    ) as process:
-        request = directory_pb2.CreateAccountRequest(address="you@example.test")
-        process.call(process.directory.CreateAccount, request, role=Role.OPERATOR)
-        yield process
-
-
-@pytest.fixture
-def policy(running: PolicyProcess) -> Iterator[PolicyProcess]:
-    """The process with the configuration of the module, whatever a test made of it."""
-    yield running
-    if running.changed:
-        running.configure(with_domains(), is_start=True)
-
 
 # --- one action after the other -----------------------------------------------------------------
 

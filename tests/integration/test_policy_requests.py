@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -12,41 +11,12 @@ from gatepost.policy.v1 import directory_pb2
 from gatepost.policy.v1 import policy_pb2 as pb
 from services.common.rpc.auth import Role
 from tests.support.dns_server import DnsServer
-from tests.support.nats_server import NatsServer
-from tests.support.policy_cases import GOOD, MAIL, REFUSE, SPAM, ZONE, check_message, with_domains
+from tests.support.policy_cases import GOOD, MAIL, REFUSE, SPAM, ZONE, check_message, results_of
 from tests.support.policy_process import PolicyProcess
 
 CHECK_ENVELOPE = "gatepost.policy.v1.PolicyService/CheckEnvelope"
 CHECK_MESSAGE = "gatepost.policy.v1.PolicyService/CheckMessage"
 EXPLAIN = "gatepost.policy.v1.PolicyService/ExplainMessage"
-
-
-@pytest.fixture(scope="module")
-def dns() -> Iterator[DnsServer]:
-    with DnsServer(ZONE, timeout={"slow.example", "slow.example.org"}) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def running(
-    tmp_path_factory: pytest.TempPathFactory, nats_server: NatsServer, dns: DnsServer
-) -> Iterator[PolicyProcess]:
-    folder = tmp_path_factory.mktemp("policy")
-    with PolicyProcess(
-        folder, nats_url=nats_server.url, dns=dns.address, config=with_domains()
-    ) as process:
-        request = directory_pb2.CreateAccountRequest(address="you@example.test")
-        process.call(process.directory.CreateAccount, request, role=Role.OPERATOR)
-        yield process
-
-
-@pytest.fixture
-def policy(running: PolicyProcess) -> Iterator[PolicyProcess]:
-    """The process with the configuration of the module, whatever a test made of it."""
-    yield running
-    if running.changed:
-        running.configure(with_domains(), is_start=True)
-
 
 # --- dry runs and records -----------------------------------------------------------------------
 
@@ -104,6 +74,16 @@ def test_a_dry_run_fills_no_cache_of_production(policy: PolicyProcess, dns: DnsS
     assert dns.asked("cached.example", "TXT") == 2
     policy.check_envelope(message_id="cached-2", **asked)
     assert dns.asked("cached.example", "TXT") == 2
+
+
+def test_a_dry_run_sees_a_record_that_was_changed_just_now(
+    policy: PolicyProcess, dns: DnsServer
+) -> None:
+    dns.ttls["fresh.example", "TXT"] = 0
+    for record, result in (("v=spf1 -all", "fail"), ("v=spf1 ?all", "neutral")):
+        dns.records["fresh.example", "TXT"] = [record]
+        answer = policy.check_envelope(helo="mx.example.org", sender="x@fresh.example")
+        assert results_of(answer.verdict)["spf_mismatch"] == result
 
 
 def explain(policy: PolicyProcess, message_id: str) -> pb.ExplainMessageResponse:

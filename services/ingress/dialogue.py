@@ -249,6 +249,7 @@ class Dialogue:
             octets=smtp.max_message_size,
             header_octets=smtp.limits.header_size,
             received_fields=smtp.limits.received_fields,
+            line_octets=smtp.limits.line_length,
         )
         room = self._edge.capacity.reserve()
         return Intake(limits, lambda: store.open_spool(message_id), room)

@@ -6,8 +6,8 @@ refused is read to its end, since the client listens no earlier (RFC 5321 §4.2.
 comes.
 
 Refuses: content above the size limit (RFC 1870 §6.3), a header above its limit, more `Received`
-fields than a mail in order has (RFC 5321 §6.3), content for which there is no room, and content
-that cannot be stored just now.
+fields than a mail in order has (RFC 5321 §6.3), lines above a limit that is set, content for which
+there is no room, and content that cannot be stored just now.
 
 Life cycle: `add` for each block, `store` whenever `is_full`; at the end `finish`, which gives a
 `Content` or a reply, or, when the client is gone, `discard`.
@@ -35,6 +35,7 @@ from services.common.queue.content import MAX_INLINE_OCTETS
 from services.common.store import Full, StoreError
 from services.ingress.body_digests import BodyDigests
 from services.ingress.capacity import Reservation
+from services.ingress.line_length import LONG_LINE, LineLength
 from services.ingress.replies import TOO_MUCH_MAIL
 from services.ingress.spool import Spool
 
@@ -54,6 +55,7 @@ class IntakeLimits:
     octets: int  # 0: none
     header_octets: int
     received_fields: int
+    line_octets: int = 0  # 0: any
 
 
 class Content:
@@ -107,6 +109,7 @@ class Intake:
         self._limits = limits
         self._open_spool = open_spool
         self._room = room
+        self._lines = LineLength(limits.line_octets) if limits.line_octets else None
         self._head = bytearray()
         self._header: HeaderBlock | None = None
         self._digests: BodyDigests | None = None
@@ -124,6 +127,9 @@ class Intake:
             return
         if self._limits.octets and self.size > self._limits.octets:
             self.refuse(MESSAGE_TOO_BIG)
+            return
+        if self._lines is not None and not self._lines.fits(data):
+            self.refuse(LONG_LINE)
             return
         if self._header is None:
             data = self._add_to_header(data)

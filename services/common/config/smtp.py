@@ -8,7 +8,7 @@ from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from services.common.config.types import Domain, Duration, FilePath, Network, Section, Size
 from services.common.mail.domain import AddressError, parse_domain
@@ -98,6 +98,10 @@ _PRIVATE_NETWORKS = tuple(
 """Loopback, private, link-local and carrier-grade addresses: nobody of the open internet."""
 
 
+MIN_LINE_LENGTH = 998
+"""What every sender may use."""
+
+
 class Limits(Section):
     """What one client, and all of them together, may ask of the ingress."""
 
@@ -134,8 +138,19 @@ class Limits(Section):
     storage_watermark: Annotated[float, Field(gt=0, le=1)] = 0.85
     """The part of NATS's storage from which on no new mail is taken: 452."""
     header_size: Annotated[Size, Field(ge=1024, le=384 * 1024)] = 256 * 1024
+    line_length: int = 0
+    """Octets that a line of a message may have, without its end. 0: any. RFC 5321 grants senders
+    998, but much mail in order has longer lines; it is passed on as it is, since breaking lines
+    would break signatures. Above: 550."""
     received_fields: Annotated[int, Field(ge=1)] = 50
     """A message that passed more servers than this is in a loop: 554."""
+
+    @field_validator("line_length")
+    @classmethod
+    def _as_long_as_the_rfc_grants(cls, value: int) -> int:
+        if value and value < MIN_LINE_LENGTH:
+            raise ValueError(f"must be 0 (any) or at least {MIN_LINE_LENGTH} (RFC 5321 §4.5.3.1.6)")
+        return value
 
 
 def _default_listeners() -> tuple[Listener, ...]:

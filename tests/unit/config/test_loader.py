@@ -45,6 +45,10 @@ def test_lists_are_replaced_not_joined() -> None:
             "delivery:\n  retry:\n    interval: 60\n",
             "line 3: delivery.retry.interval: a duration is a number with a unit",
         ),
+        (
+            "smtp:\n  limits:\n    line_length: 100\n",
+            "line 3: smtp.limits.line_length: must be 0 (any) or at least 998",
+        ),
         ("smtp:\n\n  max_message_size: lots\n", "line 3: smtp.max_message_size: a size is"),
         (
             "smtp:\n  listeners:\n    - {name: a, port: 25}\n    - {name: b, port: 99999}\n",

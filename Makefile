@@ -42,6 +42,11 @@ test: setup programs ## Run the tests, but for the slowest (T="tests/unit -k add
 check: MARKS :=
 check: lint proto-check container-image test ## Everything that CI runs
 
+.PHONY: bench
+bench: setup ## Compare with other mail servers; root only (ARGS="--short")
+	@tools/bench-programs
+	@$(BIN)/python -m bench $(ARGS)
+
 .PHONY: lint
 lint: setup ## Format, style, types, walls between the services, protos
 	@echo "lint: ruff format" && $(BIN)/ruff format --check --quiet

@@ -143,6 +143,12 @@ class Installation:
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
 
+    @property
+    def supervisor_pid(self) -> int:
+        """The process id of `gatepost up` itself, from which all others descend."""
+        assert self._process is not None
+        return self._process.pid
+
     def pid(self, name: str) -> int:
         """The process id of a child as the supervisor wrote it down."""
         return int((self.data / "run" / f"{name}.pid").read_text(encoding="ascii"))

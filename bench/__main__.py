@@ -1,0 +1,91 @@
+"""`make bench`: Gatepost beside other mail servers, and the figures of its parts.
+
+    python -m bench [--short] [--only PART]… [--results FOLDER]
+
+Root only, since Postfix starts as root only. Ends by itself, leaves nothing running and nothing
+behind but a report: a table in Markdown and a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from bench import report
+from bench.comparison import latencies, throughput
+from bench.line_up import incoming, workplace
+from bench.parts import PARTS, run_part
+from bench.throughput import Case
+from tests.support.programs import extend_search_path
+
+_RESULTS: Final = Path(__file__).parent / "results"
+_CASES: Final = (
+    Case("4 KB, one mail per connection", 4096, False, 800),
+    Case("4 KB, connections reused", 4096, True, 800),
+    Case("100 KB, one mail per connection", 100_000, False, 250),
+    Case("100 KB, connections reused", 100_000, True, 250),
+)
+_SHORT_CASES: Final = (
+    Case("4 KB, one mail per connection", 4096, False, 300),
+    Case("4 KB, connections reused", 4096, True, 300),
+    Case("100 KB, connections reused", 100_000, True, 100),
+)
+_ROUNDS, _SHORT_ROUNDS = 5, 3
+_LATENCY_MAILS, _SHORT_LATENCY_MAILS = 40, 20
+_INCOMING: Final = "incoming"
+
+
+def main() -> int:
+    """Measure and report."""
+    arguments = _arguments()
+    if os.getuid() != 0:
+        say("Postfix starts as root only. Run: sudo make bench")
+        return 1
+    extend_search_path()
+    began = time.monotonic()
+    found = report.Report(short=arguments.short, when=datetime.now(UTC))
+    wanted = arguments.only or [_INCOMING, *PARTS]
+    if _INCOMING in wanted:
+        _incoming(found, short=arguments.short)
+    for name in PARTS:
+        if name in wanted:
+            say(f"{name} …")
+            found.parts[name] = run_part(name, short=arguments.short)
+    found.seconds = time.monotonic() - began
+    for path in report.write(found, arguments.results):
+        say(f"written: {path}")
+    sys.stdout.write("\n" + report.markdown(found))
+    return 0
+
+
+def say(text: str) -> None:
+    """Tell how it goes."""
+    sys.stderr.write(f"bench: {text}\n")
+
+
+def _incoming(found: report.Report, *, short: bool) -> None:
+    say("starting Gatepost and three Postfix …")
+    with workplace() as folder, incoming(folder) as line_up:
+        say("all of them make their checks; measuring …")
+        cases, rounds = (_SHORT_CASES, _SHORT_ROUNDS) if short else (_CASES, _ROUNDS)
+        found.tables = throughput(line_up, cases, rounds, say)
+        mails = _SHORT_LATENCY_MAILS if short else _LATENCY_MAILS
+        found.latencies = latencies(line_up, rounds, mails)
+        found.latency_mails = rounds * mails
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--short", action="store_true", help="fewer mails: two or three minutes")
+    parser.add_argument("--only", action="append", choices=[_INCOMING, *PARTS], help="this part")
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="where the report goes")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,31 +2,37 @@
 
 RFC 6376 §3.5 (`c=`, `l=`) and RFC 8617 §4.1.2 (ARC-Message-Signature has the same tags). Policy
 verifies the signatures but never sees the body, so each canonicalisation and length that one of
-them names is hashed here, once. A mail without signatures costs nothing.
+those that it looks at names is hashed here, once. A mail without signatures costs nothing.
 
-Refuses: more than `MAX_DIGESTS` different hashes, since each is work for every octet of the body;
-of hundreds of signatures the later ones are left without a digest, and policy treats those as not
-verified. What cannot be parsed is no signature that could pass, and is left out.
+Refuses: more signatures than `MAX_SIGNATURES`, and of an ARC chain all but the newest, since each
+hash is work for every octet of the body; policy verifies no more either. What cannot be parsed is
+no signature that could pass, and is left out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gatepost.policy.v1.policy_pb2 import BodyDigest
 from services.common.mail.body_hash import BodyHash, Canonicalization
-from services.common.mail.message import HeaderBlock
+from services.common.mail.message import HeaderBlock, HeaderField
 
-MAX_DIGESTS: Final = 8
-"""Mail has one to four signatures, most of them with the same canonicalisation and no length."""
+MAX_SIGNATURES: Final = 10
+"""DKIM signatures from the top, as many as policy looks at. Mail has one to four, most of them with
+the same canonicalisation and no length."""
 
-_SIGNATURES: Final = frozenset({"dkim-signature", "arc-message-signature"})
-_TAGS: Final = re.compile(rb"(?:^|;)\s*([cl])\s*=\s*([^;]*)")
+_DKIM: Final = "DKIM-Signature"
+_ARC: Final = "ARC-Message-Signature"
+_DEFAULT_OF_ARC: Final = b"relaxed/relaxed"
+"""Deviation: RFC 8617 has DKIM's default, but everybody means this one, and policy reads it so."""
+
+_TAGS: Final = re.compile(rb"(?:^|;)\s*([cil])\s*=\s*([^;]*)")
 _WHITE_SPACE: Final = re.compile(rb"\s+")
-_MAX_LENGTH_DIGITS: Final = 19
-"""RFC 6376 §3.5 allows 76; no content that can be stored has more octets than this can tell."""
+_LENGTH: Final = re.compile(rb"[0-9]{1,76}")
+_LONGEST: Final = 10**18
+"""No content that can be stored has more octets."""
 
 _Wanted = tuple[Canonicalization, int | None]
 
@@ -49,19 +55,29 @@ class BodyDigests:
 
 def wanted_digests(header: HeaderBlock) -> Sequence[_Wanted]:
     """The canonicalisations and lengths that the signatures name, each once, from the top."""
-    wanted: dict[_Wanted, None] = {}
-    for field in header.fields:
-        if field.key in _SIGNATURES and len(wanted) < MAX_DIGESTS:
-            found = _wanted_by(field.value)
-            if found is not None:
-                wanted[found] = None
-    return tuple(wanted)
+    return tuple(dict.fromkeys(wanted for wanted in _all_wanted(header) if wanted is not None))
 
 
-def _wanted_by(signature: bytes) -> _Wanted | None:
-    tags = {name: _WHITE_SPACE.sub(b"", value) for name, value in _TAGS.findall(signature)}
+def _all_wanted(header: HeaderBlock) -> Iterator[_Wanted | None]:
+    for field in header.fields_named(_DKIM)[:MAX_SIGNATURES]:
+        yield _wanted_by(_tags(field), default=b"simple/simple")
+    chain = [_tags(field) for field in header.fields_named(_ARC)]
+    if chain:
+        yield _wanted_by(max(chain, key=_instance), default=_DEFAULT_OF_ARC)
+
+
+def _tags(field: HeaderField) -> dict[bytes, bytes]:
+    return {name: _WHITE_SPACE.sub(b"", value) for name, value in _TAGS.findall(field.value)}
+
+
+def _instance(tags: dict[bytes, bytes]) -> int:
+    value = tags.get(b"i", b"")
+    return int(value) if value.isdigit() and len(value) <= 2 else 0
+
+
+def _wanted_by(tags: dict[bytes, bytes], *, default: bytes) -> _Wanted | None:
     # "simple/relaxed": the part after the slash is the body's; without one it is simple.
-    body = tags.get(b"c", b"").partition(b"/")[2] or b"simple"
+    body = tags.get(b"c", default).lower().partition(b"/")[2] or b"simple"
     length = tags.get(b"l")
     try:
         kind = Canonicalization(body.decode("ascii"))
@@ -69,9 +85,7 @@ def _wanted_by(signature: bytes) -> _Wanted | None:
         return None
     if length is None:
         return kind, None
-    if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
-        return None
-    return kind, int(length)
+    return (kind, min(int(length), _LONGEST)) if _LENGTH.fullmatch(length) else None
 
 
 def _result(body_hash: BodyHash) -> BodyDigest:

@@ -70,7 +70,12 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
         destinations=destinations,
         now=clock.now,
     )
-    intake = Intake(store, worker.handle, room=lambda: source.current.delivery.concurrency.total)
+    intake = Intake(
+        store,
+        worker.handle,
+        room=lambda: source.current.delivery.concurrency.total + ledger.leaving,
+    )
+    ledger.on_leaving = intake.look_again
     context.on_stop(Stage.DRAIN, "records in hand", intake.drain)
     operations = Operations(store, notifier, clock.now)
     service = QueueService(store, operations, destinations, events, clock.now)
@@ -83,7 +88,9 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     context.spawn("server clock", clock.follow(store))
 
 
-def _attempts(context: Context, source: ConfigSource) -> Attempts:
+def _attempts(
+    context: Context, source: ConfigSource, store: JetStream, clock: ServerClock
+) -> Attempts:
     config = source.current
     resolver = open_resolver(config)
     context.on_stop(Stage.CLOSE, "resolver", resolver.close)

@@ -1,8 +1,8 @@
 """What is ready is taken from the queue, as much as there is room for, and kept in hand.
 
-Guarantees: at most `delivery.concurrency.total` records are in hand; while one is, the server is
-told so often enough that it gives it to nobody else; when the process stops, records in hand are
-finished or given back at once.
+Guarantees: at most `delivery.concurrency.total` records are in hand, besides those that are on
+their way back into the queue; while one is, the server is told so often enough that it gives it to
+nobody else; when the process stops, records in hand are finished or given back at once.
 
 Life cycle: `run` as a long-lived task → `drain` at the end.
 """
@@ -100,6 +100,10 @@ class Intake:
             await asyncio.sleep(GATHER_S)
             free = self._room() - len(self._in_hand)
         return max(1, min(free, MAX_PULL))
+
+    def look_again(self) -> None:
+        """There may be more room than before."""
+        self._changed.set()
 
     def _begin(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._guarded(delivery), name="record")

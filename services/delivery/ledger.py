@@ -25,12 +25,16 @@ from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, RecordKey,
 from services.common.topology import ACK_WAIT_S
 from services.delivery import content
 from services.delivery.batcher import Batcher
-
-_WAITING: Final = (State.DEFERRED, State.HELD)
+from services.delivery.lookup import Lookup
 
 LEASE_S: Final = ACK_WAIT_S * 0.8
 """A record that is in hand for longer may be in another worker's hands too, if our word that we are
 at work did not arrive."""
+
+MAX_LEAVING: Final = 600
+MAX_LEAVING_OCTETS: Final = 64 * 1024 * 1024
+"""Of records that are on their way back into the queue and need no place any more: as many as keep
+the server busy, and what of memory they may take."""
 
 FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 10.0
@@ -59,6 +63,18 @@ class Ledger:
         self._lease_s = lease_s
         self._contents = Batcher(store)
         self._deferrals = Batcher(store)
+        self._lookup = Lookup(store)
+        self._leaving = 0
+        self._leaving_octets = 0
+        self.on_leaving: Callable[[], None] = lambda: None
+        """Told that `leaving` has grown."""
+
+    @property
+    def leaving(self) -> int:
+        """How many of the records in hand are on their way back: others may have their places."""
+        if self._leaving_octets > MAX_LEAVING_OCTETS:
+            return 0
+        return min(self._leaving, MAX_LEAVING)
 
     async def is_superseded(self, delivery: Delivery, key: RecordKey) -> bool:
         """Whether a newer state of this record is in the queue: only our acknowledgement was lost.
@@ -66,13 +82,10 @@ class Ledger:
         An older `held` one is what a release left that did not come to its end; it is removed.
         Raises `StoreError`.
         """
-        states = await asyncio.gather(
-            *(self._store.last(QUEUE_STREAM, key.subject(state)) for state in _WAITING)
-        )
-        for found in states:
-            if found is not None and found.sequence > delivery.sequence:
-                return True
-        if states[_WAITING.index(State.HELD)] is not None:
+        found = await self._lookup.waiting(key)
+        if any(stored.sequence > delivery.sequence for stored in found.values()):
+            return True
+        if State.HELD in found:
             await self._store.purge(QUEUE_STREAM, key.subject(State.HELD))
         return False
 
@@ -93,6 +106,19 @@ class Ledger:
         self, delivery: Delivery, record: QueuedMessage, due: datetime, *, held_s: float
     ) -> None:
         """Put a record that was in hand for `held_s` seconds back, to be handed out at a time."""
+        octets = len(record.inline_content)
+        self._leaving += 1
+        self._leaving_octets += octets
+        self.on_leaving()
+        try:
+            await self._put_back(delivery, record, due, held_s=held_s)
+        finally:
+            self._leaving -= 1
+            self._leaving_octets -= octets
+
+    async def _put_back(
+        self, delivery: Delivery, record: QueuedMessage, due: datetime, *, held_s: float
+    ) -> None:
         if held_s > self._lease_s and await self._is_gone(delivery):
             SUPERSEDED.inc()
             event(_log, INFO, "record finished by another worker", subject=delivery.subject)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from services.common.config.delivery import MailboxKind, SmarthostServer
 from services.common.config.model import Config
-from services.common.config.next_hop import HopProtocol, NextHop, parse_next_hop
+from services.common.config.next_hop import HopProtocol, NextHop
 
 
 class RouteKind(StrEnum):
@@ -99,7 +99,7 @@ def route_of(config: Config, destination: str, sender_domain: str = "") -> Route
         return _to_mailboxes(config)
     relay = config.domains.relay.get(destination)
     if relay is not None:
-        return HopRoute((Hop(parse_next_hop(relay)),), RouteKind.RELAY)
+        return HopRoute((Hop(relay),), RouteKind.RELAY)
     delivery = config.delivery
     smarthost = delivery.sender_smarthosts.get(sender_domain, delivery.smarthost)
     if smarthost.servers:

@@ -35,6 +35,9 @@ MAX_BACKOFF_S: Final = 300.0
 _UNKNOWN_ATTEMPT_S: Final = 0.1
 """What an attempt is taken to last before the first has ended."""
 
+MANY_DEFERRALS: Final = 10
+"""In a row: the next mail for this next hop will most likely be deferred too."""
+
 _SMOOTHING: Final = 0.2
 _FORGET_AFTER_S: Final = 600.0
 _MAX_IDLE_PLACES: Final = 10_000
@@ -65,12 +68,18 @@ class _Place:
     parked: float = 0.0  # how many were parked, less those that have had their turn since
     parked_at: float = 0.0  # up to when those are taken off
     used: float = 0.0
+    moved: float = 0.0  # when an attempt last ended, or the first of those that run began
+    deferrals: int = 0  # attempts in a row that ended with "not now" for all recipients
     waiting: deque[asyncio.Future[bool]] = field(default_factory=deque)
 
-    @property
-    def rate(self) -> float:
+    def stuck_s(self, now: float) -> float:
+        """For how long attempts have been running of which none has ended."""
+        return now - self.moved if self.active else 0.0
+
+    def rate(self, now: float) -> float:
         """Attempts in a second, if all of the window is used."""
-        return max(1.0, self.window) / max(self.attempt_s or _UNKNOWN_ATTEMPT_S, 0.001)
+        seconds = self.attempt_s or max(_UNKNOWN_ATTEMPT_S, self.stuck_s(now))
+        return max(1.0, self.window) / max(seconds, 0.001)
 
 
 class Slots:
@@ -97,16 +106,20 @@ class Slots:
         if self._has_room(place) and not place.waiting:
             self._begin(place)
             return None
-        if self._may_wait(place) and await self._wait(place):
+        if self._may_wait(place, now) and await self._wait(place):
             return None
         now = self._clock()
         return Parked(self._turn(place, max(now, place.left_alone_until), now), place.failure)
 
-    def give(self, key: str, seconds: float, *, failure: Reply | None) -> None:
-        """An attempt has ended after `seconds`; `failure` if no session could be had."""
+    def give(
+        self, key: str, seconds: float, *, failure: Reply | None, deferred: bool = False
+    ) -> None:
+        """An attempt has ended after `seconds`; `failure` if no session could be had, `deferred` if
+        every recipient was answered "not now"."""
         now = self._clock()
         place = self._place(key, now)
-        self._end(place)
+        self._end(place, now)
+        place.deferrals = place.deferrals + 1 if deferred else 0
         settings = self._settings()
         if failure is None:
             known = place.attempt_s or seconds
@@ -121,6 +134,11 @@ class Slots:
                 self._leave_alone(place, now + wait, failure)
                 self.on_left_alone(key, wait, failure)
         self._wake(place)
+
+    def defers_all(self, key: str) -> bool:
+        """Whether a next hop takes nothing for now, though it can be talked to."""
+        place = self._places.get(key)
+        return place is not None and place.deferrals >= MANY_DEFERRALS
 
     def leave_alone(self, key: str, seconds: float, failure: Reply) -> None:
         """Another replica found that a next hop fails."""
@@ -138,24 +156,30 @@ class Slots:
 
     def _turn(self, place: _Place, begin: float, now: float) -> float:
         """Seconds until one more record may have its turn; turns are given from `begin` on."""
-        had_their_turn = max(0.0, now - place.parked_at) * place.rate
+        rate = place.rate(now)
+        had_their_turn = max(0.0, now - place.parked_at) * rate
         place.parked = max(0.0, place.parked - had_their_turn) + 1
         place.parked_at = begin
-        seconds = begin - now + place.parked / place.rate
+        seconds = begin - now + place.parked / rate
         # Those beyond come back together and ask again.
         return min(max(seconds, MIN_PARK_S), MAX_PARK_S)
 
-    def _end(self, place: _Place) -> None:
+    def _end(self, place: _Place, now: float) -> None:
         place.active -= 1
+        place.moved = now
         ACTIVE.dec()
 
-    def _may_wait(self, place: _Place) -> bool:
+    def _may_wait(self, place: _Place, now: float) -> bool:
+        if place.stuck_s(now) > MAX_WAIT_S:
+            return False
         if not place.attempt_s:
             # Nothing is known of it yet. Most are fast; if not, there is room for others left.
             return self._waiting < self._settings().total // 2
-        return (len(place.waiting) + 1) / place.rate <= MAX_WAIT_S
+        return (len(place.waiting) + 1) / place.rate(now) <= MAX_WAIT_S
 
     def _begin(self, place: _Place) -> None:
+        if not place.active:
+            place.moved = self._clock()
         place.active += 1
         ACTIVE.inc()
 
@@ -169,7 +193,7 @@ class Slots:
             await asyncio.wait({turn}, timeout=MAX_WAIT_S)
         except asyncio.CancelledError:
             if turn.done() and turn.result():
-                self._end(place)
+                self._end(place, self._clock())
                 self._wake(place)
             raise
         finally:

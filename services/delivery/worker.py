@@ -1,7 +1,7 @@
 """The life of one record in hand, from the consumer to the acknowledgement.
 
     read → still the newest state? → route → a turn at the next hop → attempt → decide → tell → put
-    back └ none soon: parked, which counts no attempt
+    back └ none soon, or we are behind: parked, which counts no attempt
 
 Guarantees: whatever goes wrong in here, the record is either finished, put back with a time, set
 aside as unreadable, or left unacknowledged, and then it is handed out again.
@@ -35,6 +35,7 @@ from services.delivery.events import Events
 from services.delivery.ledger import SUPERSEDED, Ledger
 from services.delivery.notifier import Notifier
 from services.delivery.outcome import Outcome, Result, result_of
+from services.delivery.precedence import Precedence
 from services.delivery.retry import horizon
 from services.delivery.route import LocalRoute, Route, RouteKind, route_of
 from services.delivery.slots import Parked, Slots
@@ -65,13 +66,14 @@ QUEUE_SECONDS = Histogram(
 PARKED = Counter(
     "gatepost_delivery_parked_total",
     "Records put back without an attempt, by what they wait for.",
-    ["reason"],  # busy, failing, suspended, unsigned
+    ["reason"],  # busy, behind, failing, suspended, unsigned
 )
 
 SUSPENDED_PAUSE: Final = timedelta(minutes=15)
 """A suspension that ends early is noticed within this."""
 
 SUSPENDED: Final = "the destination is suspended"
+BEHIND: Final = "makes way for fresh mail, there is much to do"
 BUSY: Final = "waits for its turn at the next hop"
 FAILING: Final = "is left alone for a while"
 INTERNAL: Final = Reply(451, "4.3.0", "An internal error; it is in the log of delivery")
@@ -122,6 +124,7 @@ class Worker:
         self._events = events
         self._destinations = destinations
         self._now = now
+        self._precedence = Precedence(time.monotonic)
 
     async def handle(self, delivery: Delivery) -> None:
         """See to one record. Raises `StoreError` and others: it is then handed out again."""
@@ -150,12 +153,25 @@ class Worker:
         if suspension is not None:
             await self._put_back(hand, self._until(suspension), SUSPENDED, reason="suspended")
             return
-        parked = None
-        if not isinstance(route, LocalRoute):
-            parked = await self._slots.take(route.key)
-        if parked is not None:
-            await self._park(hand, parked, route.key)
+        if not (record.HasField("due_time") or self._slots.defers_all(route.key)):
+            await self._take_turn(hand)
             return
+        wait_s = self._precedence.take((self._now() - delivery.time).total_seconds())
+        if wait_s is not None:
+            await self._put_back(hand, timedelta(seconds=wait_s), BEHIND, reason="behind")
+            return
+        try:
+            await self._take_turn(hand)
+        finally:
+            self._precedence.give(hand.held_s)
+
+    async def _take_turn(self, hand: Hand) -> None:
+        """Have a turn at the next hop and use it, or put the record back until it comes."""
+        if not isinstance(hand.route, LocalRoute):
+            parked = await self._slots.take(hand.route.key)
+            if parked is not None:
+                await self._park(hand, parked, hand.route.key)
+                return
         try:
             attempt = await self._attempt(hand)
         except NotAttempted as error:
@@ -178,10 +194,11 @@ class Worker:
     async def _attempt(self, hand: Hand) -> Attempt:
         """Attempt, and let go of the turn at the next hop. Raises `NotAttempted`."""
         route, started = hand.route, time.monotonic()
-        failure = None
+        failure, deferred = None, False
         try:
             attempt = await self._attempts.make(route, hand.record, hand.content)
             failure = attempt.failure
+            deferred = all(each.outcome is Outcome.TEMPORARY for each in attempt.results)
         except NotAttempted:
             raise
         except Exception:  # noqa: BLE001 - a mail that we stumble over must not be lost nor loop
@@ -191,7 +208,7 @@ class Worker:
             seconds = time.monotonic() - started
             ATTEMPT_SECONDS.labels(route.kind).observe(seconds)
             if not isinstance(route, LocalRoute):
-                self._slots.give(route.key, seconds, failure=failure)
+                self._slots.give(route.key, seconds, failure=failure, deferred=deferred)
         return attempt
 
     async def _settle(self, hand: Hand, attempt: Attempt) -> None:

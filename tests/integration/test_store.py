@@ -121,6 +121,20 @@ async def test_a_batch_that_cannot_be_stored_leaves_nothing(store: JetStream) ->
     assert await store.page(QUEUE_STREAM, "queue.>", after_sequence=0, count=10) == []
 
 
+async def test_the_last_messages_of_many_subjects_are_found_together(store: JetStream) -> None:
+    keys = [key(f"last-{number}") for number in range(5)]
+    for k in keys[:2]:
+        await store.publish(Outgoing(k.subject(State.HELD), b"old"))
+        await store.publish(Outgoing(k.subject(State.HELD), k.message_id.encode()))
+    subjects = [k.subject(State.HELD) for k in keys]
+    found = await store.last_of(QUEUE_STREAM, subjects)
+    assert {subject: each.data for subject, each in found.items()} == {
+        subjects[0]: b"last-0",
+        subjects[1]: b"last-1",
+    }
+    assert await store.last_of(QUEUE_STREAM, subjects[2:]) == {}
+
+
 async def test_a_deferred_record_becomes_ready_at_its_time(store: JetStream) -> None:
     k = key("sched-1")
     due = datetime.now(UTC) + timedelta(seconds=PATIENCE_S + 2)

@@ -127,7 +127,14 @@ async def connected_store(url: str) -> JetStream:
     store = JetStream(NatsSettings(urls=[url], client_name="test"))
     await store.start(wait_s=5)
     await ensure(store, TopologySettings())
-    streams = (QUEUE_STREAM, CONTENT_STREAM, EVENTS_STREAM, DEAD_STREAM, "KV_destinations")
+    streams = (
+        QUEUE_STREAM,
+        CONTENT_STREAM,
+        EVENTS_STREAM,
+        DEAD_STREAM,
+        "KV_destinations",
+        "KV_mta_sts",
+    )
     for stream in streams:
         await store.purge(stream, ">")
     return store
@@ -151,8 +158,14 @@ class Delivery:
         self.source = FixedConfig(config)
         self.events_sent = Events(store)
         ledger = Ledger(store, lease_s=lease_s)
+        mx_port: int = 25,
+        policy_port: int = HTTPS_PORT,
+        fetch_seconds: float = FETCH_SECONDS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         self._remote = RemoteDelivery(
-            self.source, resolver or FakeResolver(), patience=patience or Patience(quit=0.5)
+        """`mx_port` is where mail exchanges listen, `policy_port` where MTA-STS policy hosts do;
+        `now` is the clock that policies expire by."""
+            self.source, resolver, exchanges, patience=patience or Patience(quit=0.5)
         )
         self._local = LocalDelivery()
         self._channel = channel(keys)
@@ -184,7 +197,7 @@ class Delivery:
         self.intake = Intake(
             store,
             self.worker.handle,
-            room=lambda: self.source.current.delivery.concurrency.total,
+            room=lambda: self.source.current.delivery.concurrency.total + ledger.leaving,
             drain_s=drain_s,
         )
         self._running: asyncio.Task[None] | None = None
@@ -208,6 +221,7 @@ class Delivery:
         await self._channel.close()
 
 
+        ledger.on_leaving = self.intake.look_again
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -225,6 +239,7 @@ async def put_to_wait(
 
 async def submit(store: JetStream, *records: QueuedMessage) -> None:
     """Put records into the queue as the ingress does."""
+        await self._sts.close()
     await store.publish_batch([ready(record) for record in records])
 
 

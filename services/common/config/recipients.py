@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from services.common.config.next_hop import NextHopSetting
 from services.common.config.types import Domain, FilePath, Section
 from services.common.mail.address import parse_mailbox
 
@@ -58,8 +59,9 @@ class Domains(Section):
 
     local: tuple[Domain, ...] = ()
     """Domains with mailboxes here."""
-    relay: dict[Domain, str] = {}
-    """Domains whose mail we pass on, each with its next hop, `smtp:host:port`."""
+    relay: dict[Domain, NextHopSetting] = {}
+    """Domains whose mail we pass on, each with its next hop: `smtp:host:port`, `smtp:host` (port
+    25) or `lmtp:host:port`."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Domains:

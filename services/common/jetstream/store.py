@@ -32,6 +32,9 @@ from services.common.store import (
 MAX_BATCH: Final = 1000
 """The server's limit for an atomic batch."""
 
+MAX_LAST_OF: Final = 1000
+"""The server gives 1,024 messages at most to one such request."""
+
 
 class JetStream(Connection):
     """The calls, each acknowledged by the server or a `StoreError`."""
@@ -121,9 +124,25 @@ class JetStream(Connection):
         self, stream: str, subject_filter: str, *, after_sequence: int, count: int
     ) -> list[Stored]:
         """Up to `count` messages that match the filter and have a higher sequence, in order."""
+        request = {"seq": after_sequence + 1, "next_by_subj": subject_filter, "batch": count}
+        return await self._direct_get_many(stream, request, count)
+
+    async def last_of(self, stream: str, subjects: Sequence[str]) -> dict[str, Stored]:
+        """The last message on each of these subjects that has any, in one request.
+
+        At most `MAX_LAST_OF` subjects.
+        """
+        if not 0 < len(subjects) <= MAX_LAST_OF:
+            raise ValueError(f"1 to {MAX_LAST_OF} subjects, not {len(subjects)}")
+        request = {"multi_last": list(subjects), "batch": len(subjects)}
+        found = await self._direct_get_many(stream, request, len(subjects))
+        return {stored.subject: stored for stored in found}
+
+    async def _direct_get_many(
+        self, stream: str, request: Mapping[str, Any], count: int
+    ) -> list[Stored]:
         self.context_now()
         inbox = self.client.new_inbox()
-        request = {"seq": after_sequence + 1, "next_by_subj": subject_filter, "batch": count}
         found: list[Stored] = []
         with translated():
             subscription = await self.client.subscribe(inbox, max_msgs=count + 1)

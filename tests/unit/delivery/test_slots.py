@@ -6,7 +6,7 @@ import pytest
 
 from services.common.config.delivery import Concurrency
 from services.common.mail.reply import Reply
-from services.delivery.slots import MAX_BACKOFF_S, MAX_PARK_S, Parked, Slots
+from services.delivery.slots import MANY_DEFERRALS, MAX_BACKOFF_S, MAX_PARK_S, Parked, Slots
 
 FAILURE = Reply(451, "4.4.1", "refused")
 
@@ -129,3 +129,26 @@ async def test_who_is_cancelled_takes_no_turn_along(clock: Clock) -> None:
     first.cancel()
     await asyncio.wait({first})
     assert await second is None
+
+
+async def test_nobody_waits_for_a_next_hop_that_has_not_moved_for_long(clock: Clock) -> None:
+    made = slots(clock)
+    for _ in range(2):
+        await made.take("a")
+    clock.now += 5
+    parked = await made.take("a")
+    assert parked is not None
+    assert parked.failure is None
+    # What nothing is known of may take as long as it has taken so far.
+    assert [await made.take("a") for _ in range(20)][-1] == Parked(pytest.approx(21 * 5 / 2))
+
+
+async def test_a_next_hop_that_defers_everything_is_known(clock: Clock) -> None:
+    made = slots(clock)
+    for number in range(20):
+        assert made.defers_all("a") is (number >= MANY_DEFERRALS)
+        await made.take("a")
+        made.give("a", 0.1, failure=None, deferred=True)
+    await made.take("a")
+    made.give("a", 0.1, failure=None)
+    assert not made.defers_all("a")

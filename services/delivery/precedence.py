@@ -1,0 +1,58 @@
+"""Who waits while delivery is behind: mail that was tried before, so that fresh mail does not.
+
+Records are handed out in the order of the stream. When very many retries come due together (the
+server was away for an hour, everything was answered 451), fresh mail stands behind them, and an
+attempt costs several times what putting a record back costs. So while records wait for long until
+they are handed out, retries have a part of the places only, and those beyond are put back for about
+as long as the others take.
+
+Pure; the time is passed in. One per process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+BEHIND_S: Final = 1.0
+"""A record that was due for longer than this when it was handed out tells that we are behind."""
+
+PLACES: Final = 50
+"""Retries in hand while we are behind. Few, so that most of the time is left for the others."""
+
+MIN_S: Final = 1.0
+MAX_S: Final = 3600.0
+
+_SMOOTHING: Final = 0.1
+_FIRST_ATTEMPT_S: Final = 0.5
+"""What an attempt is taken to last before one has ended."""
+
+
+class Precedence:
+    """The places of retries."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._active = 0
+        self._attempt_s = _FIRST_ATTEMPT_S
+        self._turns = 0.0
+        """How many were put back, less those whose turn has come since `_turns_at`."""
+        self._turns_at = 0.0
+
+    def take(self, due_s: float) -> float | None:
+        """A place for a retry that has been due for so long; None: go, and `give` afterwards.
+
+        Otherwise for how many seconds it is to be put back.
+        """
+        if due_s <= BEHIND_S or self._active < PLACES:
+            self._active += 1
+            return None
+        now, rate = self._clock(), PLACES / self._attempt_s
+        self._turns = max(0.0, self._turns - (now - self._turns_at) * rate) + 1
+        self._turns_at = now
+        return min(max(self._turns / rate, MIN_S), MAX_S)
+
+    def give(self, seconds: float) -> None:
+        """The attempt has ended after so many seconds."""
+        self._active -= 1
+        self._attempt_s += _SMOOTHING * (max(seconds, 0.001) - self._attempt_s)

@@ -1,0 +1,57 @@
+"""Retries make way while delivery is behind, and have their turn in the end."""
+
+from services.delivery.precedence import BEHIND_S, MAX_S, MIN_S, PLACES, Precedence
+from tests.support.clock import FakeClock as Clock
+
+LATE = BEHIND_S + 1
+
+
+def precedence() -> tuple[Precedence, Clock]:
+    clock = Clock()
+    return Precedence(clock), clock
+
+
+def test_who_is_not_late_goes_at_once() -> None:
+    made, _ = precedence()
+    assert [made.take(BEHIND_S / 2) for _ in range(10 * PLACES)] == [None] * 10 * PLACES
+
+
+def test_late_ones_have_some_places_and_the_others_come_back_in_a_row() -> None:
+    made, _ = precedence()
+    assert [made.take(LATE) for _ in range(PLACES)] == [None] * PLACES
+    waits = [made.take(LATE) for _ in range(1000)]
+    seconds = [wait for wait in waits if wait is not None]
+    assert len(seconds) == len(waits)
+    assert seconds == sorted(seconds)
+    assert MIN_S <= seconds[0] < seconds[-1] <= MAX_S
+
+
+def test_a_place_that_is_given_back_is_another_ones() -> None:
+    made, _ = precedence()
+    for _ in range(PLACES):
+        made.take(LATE)
+    made.give(0.1)
+    assert made.take(LATE) is None
+    assert made.take(LATE) is not None
+
+
+def test_slow_attempts_make_the_others_wait_for_longer() -> None:
+    waits = []
+    for attempt_s in (0.01, 60.0):
+        made, _ = precedence()
+        for _ in range(100):
+            made.take(0)
+            made.give(attempt_s)
+        for _ in range(PLACES):
+            made.take(LATE)
+        waits.append([made.take(LATE) or 0 for _ in range(1000)][-1])
+    assert waits[0] < waits[1] <= MAX_S
+
+
+def test_those_who_were_put_back_have_had_their_turn_later() -> None:
+    made, clock = precedence()
+    for _ in range(PLACES):
+        made.take(LATE)
+    before = [made.take(LATE) or 0 for _ in range(1000)][-1]
+    clock.now += 2 * MAX_S
+    assert (made.take(LATE) or 0) < before

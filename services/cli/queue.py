@@ -189,6 +189,7 @@ def told(event: event_pb2.Event) -> Iterator[str]:
         case "attempt":
             attempt = event.attempt
             hop = f" at {attempt.next_hop}" if attempt.next_hop else ""
+            hop += f" over {attempt.tls_version}" if attempt.tls_version else ""
             for outcome in attempt.recipients:
                 word = event_pb2.AttemptOutcome.Name(outcome.outcome)
                 reply = outcome.reply
@@ -196,6 +197,13 @@ def told(event: event_pb2.Event) -> Iterator[str]:
                     f"attempt {attempt.attempt}: {outcome.address} "
                     f"{word.removeprefix('ATTEMPT_OUTCOME_').lower()}{hop}: "
                     f"{reply.code} {reply.enhanced_code} {reply.text}"
+                )
+            for session in attempt.tls_sessions:
+                policy = f"{session.policy} ({session.mode})" if session.mode else session.policy
+                detail = f": {session.detail}" if session.detail else ""
+                yield (
+                    f"attempt {attempt.attempt}: TLS with {session.host}: "
+                    f"policy {policy}, {session.result}{detail}"
                 )
         case "notification":
             told = event.notification

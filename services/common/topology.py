@@ -35,7 +35,7 @@ ACK_WAIT_S: Final = 60
 MAX_ACK_PENDING: Final = 2000
 """More than what all workers together hold at a time; nothing waits in it, so it is not a queue."""
 
-BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts", "logins")
+BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts", "logins", "mta_sts")
 
 CALLOUTS_MAX_AGE_S: Final = 7 * 24 * 3600
 """What a mail exchange said a week ago is forgotten: strangers choose how many there are."""
@@ -53,7 +53,14 @@ class TopologySettings:
 LOGINS_MAX_AGE_S: Final = 24 * 3600
 """Failed logins, by clients and names that strangers choose, count for a day."""
 
-_BUCKET_MAX_AGES_S: Final = {"callouts": CALLOUTS_MAX_AGE_S, "logins": LOGINS_MAX_AGE_S}
+MTA_STS_MAX_AGE_S: Final = 31_557_600
+"""The longest that a policy may say that it counts (RFC 8461 §3.2)."""
+
+_BUCKET_MAX_AGES_S: Final = {
+    "callouts": CALLOUTS_MAX_AGE_S,
+    "logins": LOGINS_MAX_AGE_S,
+    "mta_sts": MTA_STS_MAX_AGE_S,
+}
 
 
 def _nanoseconds(seconds: int) -> int:

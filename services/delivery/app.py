@@ -14,6 +14,7 @@ from services.common import app
 from services.common.app import Context, Process, Stage
 from services.common.config.model import Config
 from services.common.config.source import ConfigSource
+from services.common.jetstream import JetStream
 from services.common.log import LogFormat
 from services.common.wiring import open_channel, open_resolver, open_rpc_server, open_store
 from services.delivery import queue_gauges
@@ -23,6 +24,7 @@ from services.delivery.events import Events
 from services.delivery.intake import Intake
 from services.delivery.ledger import Ledger
 from services.delivery.local import LocalDelivery
+from services.delivery.mx_places import MxPlaces
 from services.delivery.notifier import Notifier
 from services.delivery.operations import Operations
 from services.delivery.queue_service import ACCESS, SERVICE, QueueService
@@ -30,7 +32,11 @@ from services.delivery.remote import RemoteDelivery
 from services.delivery.server_clock import ServerClock
 from services.delivery.signing import Signer
 from services.delivery.slots import Slots
+from services.delivery.smtp.tls_context import authenticating
 from services.delivery.sweeper import Sweeper
+from services.delivery.tls.sts import MtaSts
+from services.delivery.tls.sts_fetch import PolicyHosts
+from services.delivery.tls.sts_store import StsStore
 from services.delivery.worker import Worker
 
 
@@ -62,7 +68,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     worker = Worker(
         store,
         source,
-        attempts=_attempts(context, source),
+        attempts=_attempts(context, source, store, clock),
         slots=slots,
         ledger=ledger,
         notifier=notifier,
@@ -94,7 +100,16 @@ def _attempts(
     config = source.current
     resolver = open_resolver(config)
     context.on_stop(Stage.CLOSE, "resolver", resolver.close)
-    remote = RemoteDelivery(source, resolver)
+    hosts = PolicyHosts(
+        resolver,
+        allowed=lambda: source.current.delivery.allowed_networks,
+        context=lambda: authenticating(source.current.delivery.extra_ca_file),
+    )
+    policies = StsStore(store, now=clock.now, clock=time.monotonic)
+    sts = MtaSts(resolver, hosts, policies, now=clock.now)
+    context.on_stop(Stage.CLOSE, "policies", sts.close)
+    exchanges = MxPlaces(source, resolver, sts, validating=config.dns.validating)
+    remote = RemoteDelivery(source, resolver, exchanges)
     context.on_stop(Stage.CLOSE, "sessions", remote.close)
     local = LocalDelivery()
     context.on_stop(Stage.CLOSE, "mailboxes", local.close)

@@ -27,6 +27,7 @@ from services.delivery.route import HopRoute, LocalRoute, MxRoute, Route
 from services.delivery.signing import Signer, SigningUnavailable
 from services.delivery.smtp.transaction import Addressee, Mail
 from services.delivery.smtp.wire import LineEnds
+from services.delivery.tls.report import TlsReport
 
 CONTENT_UNREADABLE: Final = Reply(451, "4.3.0", "The content of the mail cannot be read just now")
 
@@ -46,6 +47,8 @@ class Attempt:
     addresses: list[str] = field(default_factory=list)
     next_hop: str = ""
     tls_version: str = ""
+    tls: list[TlsReport] = field(default_factory=list)
+    """What became of encryption with the mail exchanges that were tried."""
     failure: Reply | None = None
     """Why the next hop could not be talked to at all; None if it could."""
 
@@ -106,6 +109,7 @@ class Attempts:
             [addressee.address for addressee in addressees],
             came.next_hop,
             came.tls_version,
+            came.tls,
             came.failure,
         )
 

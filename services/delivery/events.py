@@ -19,11 +19,13 @@ from gatepost.queue.v1.event_pb2 import (
     NotificationEvent,
     OperatorEvent,
     RecipientOutcome,
+    TlsSession,
 )
 from gatepost.queue.v1.record_pb2 import QueuedMessage, Recipient, RecipientState
 from services.common.jetstream import JetStream, Outgoing, StoreError
 from services.common.log import WARNING, event
 from services.common.queue.subjects import event_subject
+from services.delivery.tls.report import TlsReport
 
 LOST = Counter("gatepost_delivery_events_lost_total", "Events that could not be published.")
 
@@ -49,6 +51,7 @@ class Events:
         *,
         next_hop: str,
         tls_version: str,
+        tls: Sequence[TlsReport],
         now: datetime,
         due: datetime | None,
     ) -> None:
@@ -65,6 +68,16 @@ class Events:
                     reply=recipient.last_status.reply,
                 )
                 for recipient in tried
+            ],
+            tls_sessions=[
+                TlsSession(
+                    host=report.host,
+                    policy=report.policy,
+                    mode=report.mode,
+                    result=report.result,
+                    detail=report.detail,
+                )
+                for report in tls
             ],
         )
         if due is not None:

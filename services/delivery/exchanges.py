@@ -52,6 +52,12 @@ class Host:
 
     name: str
     address: IPAddress
+    canonical: str = ""
+    """The name at the end of its aliases, if it was looked up."""
+    authentic: bool = False
+    """The resolver validated its addresses."""
+    listed_authentically: bool = False
+    """The resolver validated that it is an exchange of the domain."""
 
 
 async def hosts_of_hop(resolver: Resolver, hop: NextHop) -> list[Host]:
@@ -73,14 +79,18 @@ async def hosts_of_domain(
     """The addresses that take the mail of a domain, best first. Raises `NoExchange`."""
     if domain.startswith("["):
         return _permitted([Host(domain, parse_literal(domain))], allowed)
-    exchanges = await _exchanges(resolver, domain, own_name)
+    exchanges, authentic = await _exchanges(resolver, domain, own_name)
     found: list[Host] = []
     doubt = ""
     for exchange in exchanges[:MAX_EXCHANGES]:
         looked_up = await addresses(resolver, exchange)
         if looked_up.status is Status.TEMPORARY or looked_up.partial:
             doubt = doubt or looked_up.detail
-        found += [Host(exchange, address) for address in looked_up.records]
+        canonical = looked_up.canonical or exchange
+        found += [
+            Host(exchange, address, canonical, looked_up.authentic, authentic)
+            for address in looked_up.records
+        ]
         if len(found) >= MAX_ADDRESSES:
             break
     if found:
@@ -88,8 +98,8 @@ async def hosts_of_domain(
     raise NoExchange(LOOKUP_FAILED if doubt else NO_MAIL_HOST, doubt)
 
 
-async def _exchanges(resolver: Resolver, domain: str, own_name: str) -> list[str]:
-    """The names of the exchanges in the order of trying."""
+async def _exchanges(resolver: Resolver, domain: str, own_name: str) -> tuple[list[str], bool]:
+    """The names of the exchanges in the order of trying, and whether that was validated."""
     found = await mx(resolver, domain)
     match found.status:
         case Status.TEMPORARY:
@@ -97,8 +107,8 @@ async def _exchanges(resolver: Resolver, domain: str, own_name: str) -> list[str
         case Status.NXDOMAIN:
             raise NoExchange(NO_SUCH_DOMAIN, found.detail)
         case Status.NO_DATA:
-            return [domain]  # implicit MX
-    return _ordered(found, own_name)
+            return [domain], found.authentic  # implicit MX
+    return _ordered(found, own_name), found.authentic
 
 
 def _ordered(found: Lookup[MxRecord], own_name: str) -> list[str]:

@@ -1,31 +1,32 @@
 """One attempt at the next hops of a route: hosts in their order, sessions, one transaction.
 
 RFC 5321 §5.1 (order, several addresses). Guarantees: every addressee has a result in the end;
-before the dot the next host is tried, after it none; without TLS only where TLS is not demanded,
-and then only after it could not be had.
+before the dot the next host is tried, after it none; with less encryption only where no more is
+demanded, and then only after it could not be had.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.common.config.model import Config
 from services.common.config.source import ConfigSource
 from services.common.dns import Resolver
 from services.common.log import INFO, WARNING, event
 from services.common.mail.reply import Reply
-from services.delivery.exchanges import Host, NoExchange, hosts_of_domain, hosts_of_hop
+from services.delivery.exchanges import Host, NoExchange, hosts_of_hop
+from services.delivery.mx_places import MxPlaces
 from services.delivery.outcome import Result, result_of
+from services.delivery.place import Place, ways_down
 from services.delivery.route import Hop, HopRoute, MxRoute
 from services.delivery.smtp.auth import Credentials
 from services.delivery.smtp.failure import Failure, SessionFailed
 from services.delivery.smtp.pool import SessionPool
 from services.delivery.smtp.session import Patience, Peer, Session, Tls, open_session
 from services.delivery.smtp.transaction import Addressee, Mail, transact
+from services.delivery.tls.report import TlsReport
 
 NO_CREDENTIALS: Final = Reply(451, "4.7.8", "The credentials for the smarthost cannot be read")
 
@@ -40,6 +41,8 @@ class RemoteAttempt:
     next_hop: str = ""
     """The last host that was asked; empty if there was none."""
     tls_version: str = ""
+    tls: list[TlsReport] = field(default_factory=list)
+    """What became of encryption with the mail exchanges that were tried, in their order."""
     failure: Reply | None = None
     """Why no host could be talked to at all; None if one could."""
 
@@ -48,10 +51,16 @@ class RemoteDelivery:
     """Delivers over SMTP and LMTP."""
 
     def __init__(
-        self, source: ConfigSource, resolver: Resolver, *, patience: Patience | None = None
+        self,
+        source: ConfigSource,
+        resolver: Resolver,
+        exchanges: MxPlaces,
+        *,
+        patience: Patience | None = None,
     ) -> None:
         self._source = source
         self._resolver = resolver
+        self._exchanges = exchanges
         self._patience = patience or Patience()
         self._pool = SessionPool()
 
@@ -61,23 +70,23 @@ class RemoteDelivery:
         """Try to deliver. Raises what `mail.blocks` raises."""
         attempt = RemoteAttempt()
         try:
-            peers = await self._peers(route)
+            places = await self._places(route)
         except NoExchange as error:
             event(_log, INFO, "no next hop", route=route.key, reason=str(error))
             attempt.results.update(dict.fromkeys(addressees, result_of(error.reply)))
             return attempt
         failures: list[SessionFailed] = []
-        for peer in peers:
+        for place in places:
             left = [each for each in addressees if each not in attempt.results]
             if not left:
                 break
             try:
-                await self._at(peer, mail, left, attempt)
+                await self._at(place, mail, left, attempt)
             except SessionFailed as error:
                 if any(each not in attempt.results for each in addressees):
                     failures.append(error)
-                event(_log, INFO, "session failed", next_hop=peer, reason=str(error))
-        self._conclude(attempt, addressees, failures, len(peers))
+                event(_log, INFO, "session failed", next_hop=place, reason=str(error))
+        self._conclude(attempt, addressees, failures, len(places))
         return attempt
 
     async def close(self) -> None:
@@ -85,12 +94,18 @@ class RemoteDelivery:
         await self._pool.close()
 
     async def _at(
-        self, peer: Peer, mail: Mail, left: list[Addressee], attempt: RemoteAttempt
+        self, place: Place, mail: Mail, left: list[Addressee], attempt: RemoteAttempt
     ) -> None:
         """Try one host; a session that was kept may have died, so then a new one is tried too."""
-        attempt.next_hop = str(peer)
-        kept = self._pool.take(peer)
+        attempt.next_hop = str(place)
+        attempt.tls_version = ""
+        if place.refusal is not None:
+            _tell(place.of_failure(place.refusal), attempt)
+            raise place.refusal
+        kept = self._kept(place)
         if kept is not None:
+            if (report := place.of_session(kept)) is not None:
+                attempt.tls.append(report)
             try:
                 await self._use(kept, mail, left, attempt)
             except SessionFailed:
@@ -98,7 +113,7 @@ class RemoteDelivery:
             else:
                 return
         if left:
-            await self._use(await self._open(peer), mail, left, attempt)
+            await self._use(await self._open(place, attempt), mail, left, attempt)
 
     async def _use(
         self, session: Session, mail: Mail, left: list[Addressee], attempt: RemoteAttempt
@@ -107,29 +122,40 @@ class RemoteDelivery:
         await transact(session, mail, left, attempt.results)
         self._pool.give(session)
 
-    async def _open(self, peer: Peer) -> Session:
+    def _kept(self, place: Place) -> Session | None:
+        """An open session with this host that is good enough."""
+        found = (self._pool.take(way) for way in place.ways)
+        return next((session for session in found if session is not None), None)
+
+    async def _open(self, place: Place, attempt: RemoteAttempt) -> Session:
+        """A new session, in the best way that works."""
         config = self._source.current
         helo = config.delivery.helo_name or config.smtp.hostname
+        report: TlsReport | None = None
+        for way in place.ways[:-1]:
+            try:
+                session = await open_session(way, helo=helo, patience=self._patience)
+            except SessionFailed as error:
+                if error.kind is not Failure.TLS:
+                    raise
+                # It cannot be had like this. Less is allowed, and the alternative is no mail.
+                event(_log, INFO, "less encryption", next_hop=place, reason=str(error))
+                report = report or place.of_failure(error)
+            else:
+                return _begun(session, report or place.of_session(session), attempt)
         try:
-            return await open_session(peer, helo=helo, patience=self._patience)
+            session = await open_session(place.ways[-1], helo=helo, patience=self._patience)
         except SessionFailed as error:
-            if error.kind is not Failure.TLS or peer.tls is not Tls.OPPORTUNISTIC:
-                raise
-        # It offers TLS and cannot do it. Nobody demanded TLS, so the alternative is no mail.
-        clear = dataclasses.replace(peer, tls=Tls.OFF)
-        return await open_session(clear, helo=helo, patience=self._patience)
+            if error.kind is Failure.TLS:
+                report = report or place.of_failure(error)
+            _tell(report, attempt)
+            raise place.explained(error) from error
+        return _begun(session, report or place.of_session(session), attempt)
 
-    async def _peers(self, route: HopRoute | MxRoute) -> list[Peer]:
-        config = self._source.current
+    async def _places(self, route: HopRoute | MxRoute) -> list[Place]:
         if isinstance(route, MxRoute):
-            hosts = await hosts_of_domain(
-                self._resolver,
-                route.domain,
-                own_name=config.smtp.hostname,
-                allowed=config.delivery.allowed_networks,
-            )
-            return [_mx_peer(host, config) for host in hosts]
-        return await self._hop_peers(route)
+            return await self._exchanges.of(route.domain)
+        return [Place(ways_down(peer)) for peer in await self._hop_peers(route)]
 
     async def _hop_peers(self, route: HopRoute) -> list[Peer]:
         """The peers of all hops in their order; one that cannot be found leaves the others."""
@@ -183,9 +209,16 @@ class RemoteDelivery:
             attempt.failure = reply
 
 
-def _mx_peer(host: Host, config: Config) -> Peer:
-    tls = Tls.REQUIRED if config.delivery.require_tls else Tls.OPPORTUNISTIC
-    return Peer(name=host.name, address=host.address, tls=tls)
+def _begun(session: Session, report: TlsReport | None, attempt: RemoteAttempt) -> Session:
+    session.report = report
+    _tell(report, attempt)
+    return session
+
+
+def _tell(report: TlsReport | None, attempt: RemoteAttempt) -> None:
+    if report is not None:
+        report.count()
+        attempt.tls.append(report)
 
 
 def _credentials(hop: Hop) -> Credentials | None:

@@ -234,6 +234,7 @@ class Worker:
             tried,
             next_hop=attempt.next_hop,
             tls_version=attempt.tls_version,
+            tls=attempt.tls,
             now=now,
             due=decision.due,
         )

@@ -10,6 +10,7 @@ from tests.architecture.source_tree import ROOT, Module, imports_of, modules
 # wants it elsewhere goes through that adapter: so the library's exceptions, defaults and faults are
 # met in one place, and it can be replaced in one place.
 _ADAPTERS = {
+    "aiohttp": ("services.delivery", "services.keys"),
     "aiosmtpd": ("services.ingress",),
     "aiosmtplib": ("services.delivery",),
     "argon2": ("services.policy",),

@@ -131,6 +131,7 @@ OWNERS = {
     "callouts": "policy",
     "destinations": "delivery",
     "logins": "ingress",
+    "mta_sts": "delivery",
     "suppressions": "delivery",
 }
 

@@ -13,6 +13,7 @@ Edge = tuple[str, str]
 WORDS: Mapping[str, tuple[str, ...]] = {
     "SMTP clients": ("anybody",),
     "SMTP servers of the world": ("anybody",),
+    "HTTPS servers of the world": ("anybody",),
     "operators": ("operators",),
     "gatepost": ("operators",),
     "gatepost topology": ("topology",),
@@ -138,14 +139,23 @@ def _ports(rule: Manifest) -> set[int]:
     return {port["port"] for port in rule["ports"]}
 
 
-def test_delivery_reaches_the_next_hops_that_are_configured() -> None:
-    (rule,) = [
-        rule
-        for rule in render(EVERYTHING).one("NetworkPolicy", "delivery")["spec"]["egress"]
+def _ports_of_the_world(chart: Chart) -> list[set[int]]:
+    """What delivery may reach of everybody, rule by rule."""
+    return [
+        _ports(rule)
+        for rule in chart.one("NetworkPolicy", "delivery")["spec"]["egress"]
         if _peers(rule, "to") == ["anybody"]
     ]
+
+
+def test_delivery_reaches_the_next_hops_that_are_configured() -> None:
     # The world's, Dovecot's by LMTP, the smarthost's with credentials.
-    assert _ports(rule) == {25, 24, 587}
+    assert _ports_of_the_world(render(EVERYTHING))[0] == {25, 24, 587}
+
+
+def test_delivery_reaches_mta_sts_policies_unless_they_are_off() -> None:
+    assert _ports_of_the_world(render()) == [{25}, {443}]
+    assert _ports_of_the_world(render({"config": {"delivery": {"mta_sts": False}}})) == [{25}]
 
 
 def test_the_operator_may_allow_more() -> None:

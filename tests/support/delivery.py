@@ -51,6 +51,7 @@ from services.delivery.events import Events
 from services.delivery.intake import Intake
 from services.delivery.ledger import LEASE_S, Ledger
 from services.delivery.local import LocalDelivery
+from services.delivery.mx_places import MxPlaces
 from services.delivery.notifier import Notifier
 from services.delivery.operations import Operations
 from services.delivery.queue_service import QueueService
@@ -58,6 +59,10 @@ from services.delivery.remote import RemoteDelivery
 from services.delivery.signing import Signer
 from services.delivery.slots import Slots
 from services.delivery.smtp.session import Patience
+from services.delivery.smtp.tls_context import authenticating
+from services.delivery.tls.sts import MtaSts
+from services.delivery.tls.sts_fetch import FETCH_SECONDS, HTTPS_PORT, PolicyHosts
+from services.delivery.tls.sts_store import StsStore
 from services.delivery.worker import Worker
 from tests.support.resolver import FakeResolver
 from tests.support.smtp_peer import SmtpPeer
@@ -153,18 +158,34 @@ class Delivery:
         keys: str = "127.0.0.1:1",
         drain_s: float = 5.0,
         lease_s: float = LEASE_S,
-    ) -> None:
-        self.store = store
-        self.source = FixedConfig(config)
-        self.events_sent = Events(store)
-        ledger = Ledger(store, lease_s=lease_s)
         mx_port: int = 25,
         policy_port: int = HTTPS_PORT,
         fetch_seconds: float = FETCH_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        self._remote = RemoteDelivery(
+    ) -> None:
         """`mx_port` is where mail exchanges listen, `policy_port` where MTA-STS policy hosts do;
         `now` is the clock that policies expire by."""
+        self.store = store
+        self.source = FixedConfig(config)
+        self.events_sent = Events(store)
+        ledger = Ledger(store, lease_s=lease_s)
+        resolver = resolver or FakeResolver()
+        hosts = PolicyHosts(
+            resolver,
+            allowed=lambda: self.source.current.delivery.allowed_networks,
+            context=lambda: authenticating(self.source.current.delivery.extra_ca_file),
+            port=policy_port,
+            seconds=fetch_seconds,
+        )
+        self._sts = MtaSts(resolver, hosts, StsStore(store, now=now, clock=time.monotonic), now=now)
+        exchanges = MxPlaces(
+            self.source,
+            resolver,
+            self._sts,
+            validating=self.source.current.dns.validating,
+            port=mx_port,
+        )
+        self._remote = RemoteDelivery(
             self.source, resolver, exchanges, patience=patience or Patience(quit=0.5)
         )
         self._local = LocalDelivery()
@@ -200,6 +221,7 @@ class Delivery:
             room=lambda: self.source.current.delivery.concurrency.total + ledger.leaving,
             drain_s=drain_s,
         )
+        ledger.on_leaving = self.intake.look_again
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -217,11 +239,11 @@ class Delivery:
         self._running.cancel()
         await asyncio.wait({self._running})
         await self._remote.close()
+        await self._sts.close()
         await self._local.close()
         await self._channel.close()
 
 
-        ledger.on_leaving = self.intake.look_again
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -239,7 +261,6 @@ async def put_to_wait(
 
 async def submit(store: JetStream, *records: QueuedMessage) -> None:
     """Put records into the queue as the ingress does."""
-        await self._sts.close()
     await store.publish_batch([ready(record) for record in records])
 
 

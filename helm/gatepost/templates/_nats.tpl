@@ -58,7 +58,7 @@ delivery:
   - $JS.API.STREAM.MSG.DELETE.DEAD
   # `gatepost queue watch` follows the events.
   {{- include "gatepost.nats.follow" "EVENTS" | nindent 2 }}
-  {{- range list "suppressions" "destinations" }}
+  {{- range list "suppressions" "destinations" "mta_sts" }}
   {{- include "gatepost.nats.bucket" . | nindent 2 }}
   {{- end }}
 topology:

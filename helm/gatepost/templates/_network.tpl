@@ -5,7 +5,7 @@ that are in no row talk to nobody.
 
 {{/*
 Rows of from, to and ports. A name is a component of this release or one of: clients, operators,
-prometheus, dns, mail (SMTP servers of the world), apiserver.
+prometheus, dns, mail (SMTP servers of the world), web (HTTPS servers of the world), apiserver.
 */}}
 {{- define "gatepost.edges" -}}
 {{- $config := include "gatepost.config" (dict "root" . "component" "ingress") | fromYaml -}}
@@ -25,6 +25,9 @@ edges:
   - {from: delivery, to: nats, ports: [4222]}
   - {from: delivery, to: keys, ports: [{{ include "gatepost.port" $services.keys.grpc }}]}
   - {from: delivery, to: mail, ports: {{ include "gatepost.config.hopPorts" $config }}}
+  {{- if dig "delivery" "mta_sts" true $config }}
+  - {from: delivery, to: web, ports: [443]}
+  {{- end }}
   - {from: keys, to: apiserver, ports: {{ toJson .Values.networkPolicy.apiServerPorts }}}
   - {from: topology, to: nats, ports: [4222]}
   {{- range $service := list "ingress" "policy" "delivery" "keys" }}
@@ -59,7 +62,7 @@ edges:
 {{/* (dict "root" $ "name" "policy" "ports" ports): the peers of a rule as YAML; nothing means anybody. */}}
 {{- define "gatepost.peers" -}}
 {{- $given := .root.Values.networkPolicy -}}
-{{- if has .name (list "clients" "mail") -}}
+{{- if has .name (list "clients" "mail" "web") -}}
 {{- else if eq .name "operators" -}}
 {{- toYaml $given.operators -}}
 {{- else if eq .name "prometheus" -}}

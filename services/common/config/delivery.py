@@ -129,9 +129,20 @@ class Delivery(Section):
     concurrency: Concurrency = Concurrency()
     require_tls: bool = False
     """Outgoing mail must be encrypted; for a next hop that cannot, it waits and is given up."""
+    mta_sts: bool = True
+    """Follow the MTA-STS policies of domains (RFC 8461): where one is enforced, mail goes to the
+    mail exchanges that it names, over TLS with a valid certificate, or waits. Policies are fetched
+    over HTTPS."""
+    dane: bool = True
+    """Follow the TLSA records of mail exchanges (RFC 7672), which come before MTA-STS. Has an
+    effect with `dns.validating` only."""
+    extra_ca_file: FilePath | None = None
+    """Authorities, in PEM, that may certify mail exchanges and MTA-STS policy hosts besides those
+    of the system."""
     allowed_networks: tuple[Network, ...] = ()
-    """Loopback, private and other special networks that a mail exchange found in the DNS may be in.
-    Next hops and smarthosts named in this file are allowed by being named."""
+    """Loopback, private and other special networks that a mail exchange or an MTA-STS policy host
+    found in the DNS may be in. Next hops and smarthosts named in this file are allowed by being
+    named."""
     helo_name: Host = ""
     """What sessions greet with. Blank: `smtp.hostname`."""
 

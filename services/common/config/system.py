@@ -44,6 +44,9 @@ class Dns(Section):
     """How long to wait for one server, once."""
     timeout: Duration = timedelta(seconds=5)
     """How long a lookup may take in all."""
+    validating: bool = False
+    """All of these servers validate DNSSEC, and nobody can change what they say on its way here:
+    their word that an answer is authentic is relied on, as DANE needs."""
 
     @model_validator(mode="after")
     def _order(self) -> Dns:

@@ -23,6 +23,8 @@ from typing import Final, cast
 from services.common.dns import IPAddress
 from services.common.mail.reply import Reply, parse_reply
 from services.delivery.smtp.failure import Failure, SessionFailed
+from services.delivery.tls.chain import chain_of
+from services.delivery.tls.report import result_of_handshake
 
 MAX_LINE_OCTETS: Final = 4096
 """RFC 5321 §4.5.3.1.5 says 512; some peers write essays."""
@@ -133,12 +135,27 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             raise SessionFailed(Failure.TLS, "no end of the TLS handshake") from None
         except (ssl.SSLError, OSError) as error:
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise SessionFailed(Failure.TLS, f"the TLS handshake failed: {reason}") from error
+            reason = (
+                getattr(error, "verify_message", None)
+                or getattr(error, "reason", None)
+                or str(error)
+                or type(error).__name__
+            )
+            raise SessionFailed(
+                Failure.TLS,
+                f"the TLS handshake failed: {reason}",
+                tls_result=result_of_handshake(error),
+            ) from error
         if transport is None:
             raise SessionFailed(Failure.TLS, "the connection was closed in the TLS handshake")
         self._transport = transport
         self.tls_version = str(transport.get_extra_info("ssl_object").version())
+
+    def certificates(self) -> list[bytes]:
+        """What the peer showed in the handshake, its own certificate first, in DER."""
+        if self._transport is None:
+            return []
+        return chain_of(self._transport.get_extra_info("ssl_object"))
 
     async def close(self, *, limit_s: float) -> None:
         """Close in order; `abort` if the peer does not play along. Never raises."""

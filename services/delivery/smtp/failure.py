@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from services.common.mail.reply import Reply, make_reply
+from services.delivery.tls.report import TlsResult
 
 
 class Failure(StrEnum):
@@ -40,7 +41,16 @@ _ENHANCED = {
 class SessionFailed(Exception):
     """The session is over. `reply` is what the sender is told of it; temporary if it is ours."""
 
-    def __init__(self, kind: Failure, text: str, *, reply: Reply | None = None) -> None:
+    def __init__(
+        self,
+        kind: Failure,
+        text: str,
+        *,
+        reply: Reply | None = None,
+        tls_result: TlsResult = TlsResult.VALIDATION_FAILURE,
+    ) -> None:
+        """`tls_result` is what a failure of kind TLS is for TLSRPT."""
         super().__init__(text)
         self.kind = kind
+        self.tls_result = tls_result
         self.reply = reply or make_reply(451, _ENHANCED[kind], text)

@@ -13,8 +13,10 @@ a `SessionFailed`.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -27,7 +29,10 @@ from services.common.mail.reply import Reply
 from services.delivery.smtp.auth import Credentials, authenticate
 from services.delivery.smtp.connection import Connection
 from services.delivery.smtp.failure import Failure, SessionFailed
-from services.delivery.smtp.tls_context import unverified, verifying
+from services.delivery.smtp.tls_context import authenticating, unverified, verifying
+from services.delivery.tls.association import judge
+from services.delivery.tls.dane import Dane
+from services.delivery.tls.report import TlsReport, TlsResult
 
 TLS = Counter(
     "gatepost_delivery_tls_sessions_total",
@@ -43,6 +48,10 @@ class Tls(StrEnum):
 
     VERIFIED = "verified"
     """Encrypted, by a host that shows a certificate for its name."""
+    AUTHENTICATED = "authenticated"
+    """The same, for a name that a domain's MTA-STS policy gives."""
+    DANE = "dane"
+    """Encrypted, by a host that shows what its TLSA records say."""
     REQUIRED = "required"
     OPPORTUNISTIC = "opportunistic"
     OFF = "off"
@@ -76,6 +85,10 @@ class Peer:
     credentials: Credentials | None = None
     ca_file: Path | None = None
     """For `Tls.VERIFIED`: who may certify; None for the authorities of the system."""
+    extra_ca_file: Path | None = None
+    """For `Tls.AUTHENTICATED`: who may certify besides the authorities of the system."""
+    dane: Dane | None = None
+    """For `Tls.DANE`, and for that alone."""
 
     def __str__(self) -> str:
         place = f"[{self.address}]:{self.port}"
@@ -93,6 +106,8 @@ class Session:
         """EHLO keywords in upper case, each with its parameters."""
         self.mails = 0
         """How many mails were sent here."""
+        self.report: TlsReport | None = None
+        """What became of its encryption, if it is one with a mail exchange of a domain."""
 
     @property
     def tls_version(self) -> str:
@@ -193,19 +208,20 @@ async def _encrypt(session: Session, helo: str) -> None:
     if peer.tls is not Tls.OPPORTUNISTIC:
         TLS.labels("failed").inc()
         said = f"it answers STARTTLS with {reply}" if reply else "it does not offer STARTTLS"
-        raise SessionFailed(Failure.TLS, f"the next hop must encrypt, and {said}")
+        raise SessionFailed(
+            Failure.TLS,
+            f"the next hop must encrypt, and {said}",
+            tls_result=TlsResult.STARTTLS_NOT_SUPPORTED,
+        )
 
 
 async def _handshake(session: Session) -> None:
-    peer = session.peer
-    verified = peer.tls is Tls.VERIFIED
-    # Who has no name is known by its address; SNI then stays away by itself (RFC 6066 §3).
-    name = peer.name if verified or peer.name != str(peer.address) else ""
     try:
-        context = verifying(peer.ca_file) if verified else unverified()
+        context, name = _context(session.peer)
         await session.connection.start_tls(
             context, server_name=name, limit_s=session.patience.command
         )
+        _check_certificate(session)
     except OSError as error:
         TLS.labels("failed").inc()
         text = f"the authorities cannot be read: {error.strerror or error}"
@@ -214,3 +230,27 @@ async def _handshake(session: Session) -> None:
         TLS.labels("failed").inc()
         raise
     session.extensions = {}
+
+
+def _context(peer: Peer) -> tuple[ssl.SSLContext, str]:
+    """What is demanded in the handshake, and the name to ask for. Raises OSError."""
+    match peer.tls:
+        case Tls.VERIFIED:
+            return verifying(peer.ca_file), peer.name
+        case Tls.AUTHENTICATED:
+            return authenticating(peer.extra_ca_file), peer.name
+    if peer.dane is not None:
+        return unverified(), peer.dane.base
+    # Who has no name is known by its address; SNI then stays away by itself (RFC 6066 §3).
+    return unverified(), peer.name if peer.name != str(peer.address) else ""
+
+
+def _check_certificate(session: Session) -> None:
+    """With DANE, compare after the handshake what was shown in it. Raises `SessionFailed`."""
+    dane = session.peer.dane
+    if dane is None:
+        return
+    shown = session.connection.certificates()
+    mismatch = judge(shown, dane.records, names=dane.names, now=datetime.now(UTC))
+    if mismatch is not None:
+        raise SessionFailed(Failure.TLS, mismatch.text, tls_result=mismatch.result)

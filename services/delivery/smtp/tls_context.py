@@ -30,6 +30,26 @@ def verifying(ca_file: Path | None) -> ssl.SSLContext:
     return _verifying(ca_file, ca_file.stat().st_mtime_ns if ca_file else 0)
 
 
+def authenticating(extra_ca_file: Path | None) -> ssl.SSLContext:
+    """As `verifying`, by the authorities of the system and those of a file.
+
+    For names that a domain's policy gives (RFC 8461 §4.2): only the alternative names of a
+    certificate count, not its subject. Raises OSError for a file that cannot be used.
+    """
+    changed = extra_ca_file.stat().st_mtime_ns if extra_ca_file else 0
+    return _authenticating(extra_ca_file, changed)
+
+
+@lru_cache(maxsize=2)
+def _authenticating(extra_ca_file: Path | None, _changed: int) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    if extra_ca_file is not None:
+        context.load_verify_locations(extra_ca_file)
+    return context
+
+
 @lru_cache(maxsize=8)
 def _verifying(ca_file: Path | None, _changed: int) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)

@@ -27,15 +27,15 @@ from gatepost.policy.v1 import verdict_pb2 as gatepost_dot_policy_dot_v1_dot_ver
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgatepost/queue/v1/event.proto\x12\x11gatepost.queue.v1\x1a\x1fgatepost/policy/v1/policy.proto\x1a gatepost/policy/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n\x05\x45vent\x12.\n\nevent_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x32\n\x07verdict\x18\x03 \x01(\x0b\x32\x1f.gatepost.queue.v1.VerdictEventH\x00\x12\x32\n\x07\x61ttempt\x18\x04 \x01(\x0b\x32\x1f.gatepost.queue.v1.AttemptEventH\x00\x12<\n\x0cnotification\x18\x05 \x01(\x0b\x32$.gatepost.queue.v1.NotificationEventH\x00\x12\x34\n\x08operator\x18\x06 \x01(\x0b\x32 .gatepost.queue.v1.OperatorEventH\x00\x42\x06\n\x04kind\"\xc6\x01\n\x0cVerdictEvent\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12,\n\x07verdict\x18\x04 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x36\n\rheader_fields\x18\x05 \x03(\x0b\x32\x1f.gatepost.policy.v1.HeaderField\"\x81\x01\n\x10RecipientOutcome\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x32\n\x07outcome\x18\x02 \x01(\x0e\x32!.gatepost.queue.v1.AttemptOutcome\x12(\n\x05reply\x18\x03 \x01(\x0b\x32\x19.gatepost.policy.v1.Reply\"\xc2\x01\n\x0c\x41ttemptEvent\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x10\n\x08next_hop\x18\x03 \x01(\t\x12\x13\n\x0btls_version\x18\x04 \x01(\t\x12\x37\n\nrecipients\x18\x05 \x03(\x0b\x32#.gatepost.queue.v1.RecipientOutcome\x12,\n\x08\x64ue_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x11NotificationEvent\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\"4\n\rOperatorEvent\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t*\x8a\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_DELIVERED\x10\x01\x12\x1c\n\x18\x41TTEMPT_OUTCOME_DEFERRED\x10\x02\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgatepost/queue/v1/event.proto\x12\x11gatepost.queue.v1\x1a\x1fgatepost/policy/v1/policy.proto\x1a gatepost/policy/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n\x05\x45vent\x12.\n\nevent_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x32\n\x07verdict\x18\x03 \x01(\x0b\x32\x1f.gatepost.queue.v1.VerdictEventH\x00\x12\x32\n\x07\x61ttempt\x18\x04 \x01(\x0b\x32\x1f.gatepost.queue.v1.AttemptEventH\x00\x12<\n\x0cnotification\x18\x05 \x01(\x0b\x32$.gatepost.queue.v1.NotificationEventH\x00\x12\x34\n\x08operator\x18\x06 \x01(\x0b\x32 .gatepost.queue.v1.OperatorEventH\x00\x42\x06\n\x04kind\"\xc6\x01\n\x0cVerdictEvent\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12,\n\x07verdict\x18\x04 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x36\n\rheader_fields\x18\x05 \x03(\x0b\x32\x1f.gatepost.policy.v1.HeaderField\"\x81\x01\n\x10RecipientOutcome\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x32\n\x07outcome\x18\x02 \x01(\x0e\x32!.gatepost.queue.v1.AttemptOutcome\x12(\n\x05reply\x18\x03 \x01(\x0b\x32\x19.gatepost.policy.v1.Reply\"\xf7\x01\n\x0c\x41ttemptEvent\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x10\n\x08next_hop\x18\x03 \x01(\t\x12\x13\n\x0btls_version\x18\x04 \x01(\t\x12\x37\n\nrecipients\x18\x05 \x03(\x0b\x32#.gatepost.queue.v1.RecipientOutcome\x12,\n\x08\x64ue_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0ctls_sessions\x18\x07 \x03(\x0b\x32\x1d.gatepost.queue.v1.TlsSession\"X\n\nTlsSession\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\t\x12\x0e\n\x06result\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"P\n\x11NotificationEvent\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\"4\n\rOperatorEvent\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t*\x8a\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_DELIVERED\x10\x01\x12\x1c\n\x18\x41TTEMPT_OUTCOME_DEFERRED\x10\x02\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.queue.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTEMPTOUTCOME']._serialized_start=1125
-  _globals['_ATTEMPTOUTCOME']._serialized_end=1263
+  _globals['_ATTEMPTOUTCOME']._serialized_start=1268
+  _globals['_ATTEMPTOUTCOME']._serialized_end=1406
   _globals['_EVENT']._serialized_start=153
   _globals['_EVENT']._serialized_end=456
   _globals['_VERDICTEVENT']._serialized_start=459
@@ -43,9 +43,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECIPIENTOUTCOME']._serialized_start=660
   _globals['_RECIPIENTOUTCOME']._serialized_end=789
   _globals['_ATTEMPTEVENT']._serialized_start=792
-  _globals['_ATTEMPTEVENT']._serialized_end=986
-  _globals['_NOTIFICATIONEVENT']._serialized_start=988
-  _globals['_NOTIFICATIONEVENT']._serialized_end=1068
-  _globals['_OPERATOREVENT']._serialized_start=1070
-  _globals['_OPERATOREVENT']._serialized_end=1122
+  _globals['_ATTEMPTEVENT']._serialized_end=1039
+  _globals['_TLSSESSION']._serialized_start=1041
+  _globals['_TLSSESSION']._serialized_end=1129
+  _globals['_NOTIFICATIONEVENT']._serialized_start=1131
+  _globals['_NOTIFICATIONEVENT']._serialized_end=1211
+  _globals['_OPERATOREVENT']._serialized_start=1213
+  _globals['_OPERATOREVENT']._serialized_end=1265
 # @@protoc_insertion_point(module_scope)

@@ -194,6 +194,7 @@ class AttemptEvent(_message.Message):
     TLS_VERSION_FIELD_NUMBER: _builtins.int
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
+    TLS_SESSIONS_FIELD_NUMBER: _builtins.int
     destination: _builtins.str
     """The recipients' domain."""
     attempt: _builtins.int
@@ -210,6 +211,12 @@ class AttemptEvent(_message.Message):
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt is due; not set when there is none."""
 
+    @_builtins.property
+    def tls_sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TlsSession]:
+        """The mail exchanges that were tried, in their order, and what became of encryption with each.
+        Empty for next hops that the operator named.
+        """
+
     def __init__(
         self,
         *,
@@ -219,14 +226,53 @@ class AttemptEvent(_message.Message):
         tls_version: _builtins.str = ...,
         recipients: _abc.Iterable[Global___RecipientOutcome] | None = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
+        tls_sessions: _abc.Iterable[Global___TlsSession] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "destination", b"destination", "due_time", b"due_time", "next_hop", b"next_hop", "recipients", b"recipients", "tls_version", b"tls_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "destination", b"destination", "due_time", b"due_time", "next_hop", b"next_hop", "recipients", b"recipients", "tls_sessions", b"tls_sessions", "tls_version", b"tls_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptEvent: _TypeAlias = AttemptEvent  # noqa: Y015
+
+@_typing.final
+class TlsSession(_message.Message):
+    """TlsSession is what became of encryption with one mail exchange, in the words of RFC 8460."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Name and address of the host."""
+    policy: _builtins.str
+    """What decided about encryption: "sts", "tlsa" or "no-policy-found"."""
+    mode: _builtins.str
+    """The mode of an MTA-STS policy, "testing" or "enforce"; empty otherwise."""
+    result: _builtins.str
+    """"success" or a result type of RFC 8460 §4.3, for example "certificate-expired"."""
+    detail: _builtins.str
+    """What is behind a result that is no success; one line, may be empty."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        result: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "host", b"host", "mode", b"mode", "policy", b"policy", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TlsSession: _TypeAlias = TlsSession  # noqa: Y015
 
 @_typing.final
 class NotificationEvent(_message.Message):

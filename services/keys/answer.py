@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gatepost.keys.v1 import keys_pb2
 from services.keys import key_record
 from services.keys.dns_advice import Advice
+from services.keys.domain_status import DomainSigning, DomainStatus
 from services.keys.key import Key
 from services.keys.notes import notes
 from services.keys.publication import Publication
@@ -21,6 +22,12 @@ STATES: Final = {
     KeyState.ACTIVE: keys_pb2.KEY_STATE_ACTIVE,
     KeyState.RETIRING: keys_pb2.KEY_STATE_RETIRING,
     KeyState.RETIRED: keys_pb2.KEY_STATE_RETIRED,
+}
+
+_SIGNINGS: Final = {
+    DomainSigning.SIGNED: keys_pb2.DOMAIN_SIGNING_SIGNED,
+    DomainSigning.UNSIGNED: keys_pb2.DOMAIN_SIGNING_UNSIGNED,
+    DomainSigning.WAITING: keys_pb2.DOMAIN_SIGNING_WAITING,
 }
 
 
@@ -39,6 +46,27 @@ def key_message(key: Key, now: datetime, *, fault: str = "") -> keys_pb2.Key:
         expire_time=_timestamp(key.expires),
         dns_record=record_message(key),
         notes=notes(key, now, fault=fault),
+    )
+
+
+def lost_key_message(domain: str, selector: str) -> keys_pb2.Key:
+    """A key that was given up, of which nothing but its name is left."""
+    return keys_pb2.Key(
+        domain=domain,
+        selector=selector,
+        state=keys_pb2.KEY_STATE_RETIRED,
+        notes=["the key is lost and was given up; its record may be removed after some days"],
+    )
+
+
+def domain_message(status: DomainStatus) -> keys_pb2.DomainStatus:
+    """How the mail of a domain is signed."""
+    return keys_pb2.DomainStatus(
+        domain=status.domain,
+        local=status.local,
+        signing=_SIGNINGS[status.signing],
+        selectors=status.selectors,
+        problems=status.problems,
     )
 
 

@@ -19,6 +19,7 @@ from services.common.readiness import Condition
 from services.common.wiring import open_rpc_server, process
 from services.keys.create import KeyMaker
 from services.keys.dns_advice import DnsAdviser
+from services.keys.domain_status import DomainSigning, domain_statuses
 from services.keys.file_store import FileStore
 from services.keys.key_service import ACCESS, SERVICE, KeyService
 from services.keys.keyring import Keyring
@@ -53,11 +54,17 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     context.on_stop(Stage.CLOSE, "signing", signer.close)
     lifecycle = Lifecycle(store, keyring, authority, _now)
     adviser = DnsAdviser(keyring, resolver, lambda: source.current, _now)
-    REGISTRY.register(KeyMetrics(keyring, lifecycle.visible, _now))
+    REGISTRY.register(
+        KeyMetrics(
+            keyring, lifecycle.visible, now=_now, unsigned=lambda: _unsigned(keyring, source)
+        )
+    )
     server = open_rpc_server(context, config)
     server.add(
         add_KeyServiceServicer_to_server,
-        KeyService(keyring, maker, lifecycle, signer, adviser, _now),
+        KeyService(
+            keyring, maker, lifecycle, signer, adviser, config=lambda: source.current, now=_now
+        ),
         service=SERVICE,
         table=ACCESS,
     )
@@ -98,6 +105,16 @@ async def _report_loaded(keyring: Keyring, loaded: Condition, context: Context) 
         await keyring.changed()
     loaded.meet()
     await context.stopping.wait()
+
+
+def _unsigned(keyring: Keyring, source: ConfigSource) -> int:
+    """How many local domains' mail goes out unsigned although signing is on."""
+    config = source.current
+    if not config.delivery.dkim.enabled:
+        return 0
+    local = frozenset(config.domains.local)
+    statuses = domain_statuses(keyring, local)
+    return sum(each.local and each.signing is DomainSigning.UNSIGNED for each in statuses)
 
 
 def _interval(source: ConfigSource) -> timedelta:

@@ -97,7 +97,9 @@ class KeyMaker:
     async def take_over(self, wanted: NewKey, private: PrivateKey) -> Key:
         """A key that was made elsewhere, pending like any other. Raises `RpcFailure`."""
         async with self._alone:
-            self._check_free(wanted)
+            # A key that is lost may come back in this way too.
+            if wanted.selector not in self._keyring.lost_selectors(wanted.domain):
+                self._check_free(wanted)
             return await self._keep(wanted, private, origin="imported")
 
     async def close(self) -> None:

@@ -1,8 +1,9 @@
 """Keys in files: one file for each key in one directory, for machines without Kubernetes.
 
 A file is called like the record of its key and ends in `.json`; it holds the public fields and the
-private key in PEM form. To back the keys up, copy the directory; to restore them, copy it back: a
-running service sees it within seconds.
+private key in PEM form. The register of the domains that sign is a file beside them. To back the
+keys up, copy the directory; to restore them, copy it back: a running service sees it within
+seconds.
 
 Guarantees: the directory is 0700 and the files 0600, also after somebody copied them less
 carefully; a file is written beside its place, flushed to the disk and moved there, so it is whole
@@ -28,6 +29,7 @@ from typing import Final, TypeVar
 
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.start import StartError
+from services.keys.duty import Duty, format_duty, read_register
 from services.keys.key import Key, KeyDataError, from_fields, to_fields
 from services.keys.private_key import PrivateKey, PrivateKeyError
 from services.keys.store import (
@@ -41,6 +43,7 @@ from services.keys.store import (
     Listener,
     Lost,
     News,
+    Register,
     StoreUnavailableError,
     private_part,
 )
@@ -48,6 +51,10 @@ from services.keys.store import (
 POLL_INTERVAL_SECONDS: Final = 1.0
 """Looking at a directory costs microseconds; news of a restored backup should not take longer."""
 MAX_FILE_OCTETS: Final = 64 * 1024
+REGISTER: Final = "signed-domains"
+"""An object of domains and their duties, as JSON. No key is called like this."""
+MAX_REGISTER_OCTETS: Final = 16 * 1024 * 1024
+"""A hundred thousand domains."""
 SUFFIX: Final = ".json"
 PRIVATE_FIELD: Final = "private-key-pem"
 
@@ -68,6 +75,7 @@ class FileStore:
         self._directory = directory
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._stamps: dict[str, Stamp] = {}
+        self._register_stamp: Stamp | None = None
         self._lost = False
 
     async def open(self) -> None:
@@ -101,6 +109,10 @@ class FileStore:
         """See `KeyStore.restore`."""
         return await self._run(lambda: self._put(entry, key, entry.private))
 
+    async def register(self, domain: str, duty: Duty) -> None:
+        """See `KeyStore.register`."""
+        await self._run(lambda: self._register(domain, duty))
+
     async def foreign_pem(self, name: str, field: str) -> bytes:
         """See `KeyStore.foreign_pem`: there are no Secrets here."""
         raise ForeignKeyError("keys are kept in files here; send the key as private_key_pem")
@@ -123,6 +135,8 @@ class FileStore:
     def _look(self) -> list[News]:
         """What changed since the last look; everything, the first time."""
         try:
+            # Before the keys: what it says was written after their states, not before.
+            register = self._look_at_register()
             present = self._present()
         except OSError as error:
             return self._cannot_look(error)
@@ -134,7 +148,18 @@ class FileStore:
         news: list[News] = [self._read(name) for name in sorted(changed)]
         news += [Gone(name) for name in sorted(gone)]
         self._stamps = present
-        return [*news, Complete(frozenset(present))]
+        return [*news, *register, Complete(frozenset(present))]
+
+    def _look_at_register(self) -> list[Register]:
+        """The register, if it is another one than before. Raises `OSError`."""
+        before, self._register_stamp = self._register_stamp, self._stamp_of_register()
+        return [] if self._register_stamp == before else [self._read_register()]
+
+    def _stamp_of_register(self) -> Stamp | None:
+        try:
+            return _stamp((self._directory / REGISTER).stat())
+        except FileNotFoundError:
+            return None
 
     def _cannot_look(self, error: OSError) -> list[News]:
         reason = error.strerror or str(error)
@@ -149,8 +174,7 @@ class FileStore:
             for file in files:
                 if file.name.endswith(SUFFIX) and not file.name.startswith("."):
                     with suppress(FileNotFoundError):  # removed this very moment
-                        about = file.stat()
-                        present[file.name] = (about.st_mtime_ns, about.st_size, about.st_ino)
+                        present[file.name] = _stamp(file.stat())
         return present
 
     def _read(self, name: str) -> Entry | Broken | Gone:
@@ -168,11 +192,34 @@ class FileStore:
             return Broken(name, str(error), domain, selector)
         return entry
 
-    def _content(self, name: str) -> bytes:
+    def _read_register(self) -> Register:
+        try:
+            content = self._content(REGISTER, limit=MAX_REGISTER_OCTETS)
+            return Register(read_register(_strings(content)))
+        except FileNotFoundError:
+            return Register({})
+        except OSError as error:
+            return Register({}, f"{REGISTER}: {error.strerror or error}")
+        except KeyDataError as error:
+            return Register({}, f"{REGISTER}: {error}")
+
+    def _register(self, domain: str, duty: Duty) -> None:
+        with self._locked():
+            known = self._read_register()
+            if known.problem:
+                # What it said of other domains would be lost.
+                raise StoreUnavailableError(known.problem)
+            lines = {name: format_duty(each) for name, each in known.duties.items()}
+            lines[domain] = format_duty(duty)
+            content = json.dumps(lines, indent=2, sort_keys=True).encode() + b"\n"
+            self._write(content).rename(self._directory / REGISTER)
+            self._flush_directory()
+
+    def _content(self, name: str, *, limit: int = MAX_FILE_OCTETS) -> bytes:
         path = self._directory / name
         _make_private(path, 0o600)
         with path.open("rb") as file:
-            return file.read(MAX_FILE_OCTETS)
+            return file.read(limit)
 
     def _create(self, key: Key, private: PrivateKey) -> Entry:
         name = _file_name(key)
@@ -247,6 +294,10 @@ def _file_name(key: Key) -> str:
     return key.record_name + SUFFIX
 
 
+def _stamp(about: os.stat_result) -> Stamp:
+    return about.st_mtime_ns, about.st_size, about.st_ino
+
+
 def _version(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -258,8 +309,8 @@ def _format(key: Key, private: PrivateKey | None) -> bytes:
     return json.dumps(fields, indent=2).encode() + b"\n"
 
 
-def _parse(name: str, content: bytes) -> Entry:
-    """Raises `KeyDataError` and `PrivateKeyError`."""
+def _strings(content: bytes) -> dict[str, str]:
+    """An object of strings. Raises `KeyDataError`."""
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError):
@@ -267,6 +318,12 @@ def _parse(name: str, content: bytes) -> Entry:
         raise KeyDataError("it is not JSON") from None
     if not isinstance(fields, dict) or not all(isinstance(text, str) for text in fields.values()):
         raise KeyDataError("it is not an object of strings")
+    return fields
+
+
+def _parse(name: str, content: bytes) -> Entry:
+    """Raises `KeyDataError` and `PrivateKeyError`."""
+    fields = _strings(content)
     pem = fields.pop(PRIVATE_FIELD, "")
     key = from_fields(fields)
     return Entry(name, key, private_part(key, pem.encode()), _version(content))

@@ -9,17 +9,28 @@ from typing import Any, Final
 import grpc.aio
 
 from gatepost.keys.v1 import keys_pb2, keys_pb2_grpc
+from services.common.config.model import Config
 from services.common.rpc.auth import CHANGE, SERVE, VIEW, methods
 from services.common.rpc.errors import unavailable
-from services.keys.answer import STATES, advice_message, key_message, publication_message
+from services.keys.answer import (
+    STATES,
+    advice_message,
+    domain_message,
+    key_message,
+    lost_key_message,
+    publication_message,
+)
 from services.keys.create import KeyMaker, NewKey
 from services.keys.dns_advice import DnsAdviser
+from services.keys.domain_status import domain_statuses
 from services.keys.key import Key
 from services.keys.keyring import Keyring
 from services.keys.lifecycle import Lifecycle
 from services.keys.request import (
     bits_of,
+    domain_after,
     domain_of,
+    domain_token,
     expiry_of,
     key_type_of,
     page_token_after,
@@ -43,6 +54,7 @@ ACCESS: Final = methods(
     CheckPublication=VIEW,
     SignMessage=SERVE,
     GetDnsRecords=VIEW,
+    ListDomains=VIEW,
 )
 
 DEFAULT_PAGE_SIZE: Final = 100
@@ -61,6 +73,8 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         lifecycle: Lifecycle,
         signer: MessageSigner,
         adviser: DnsAdviser,
+        *,
+        config: Callable[[], Config],
         now: Callable[[], datetime],
     ) -> None:
         self._keyring = keyring
@@ -68,6 +82,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         self._lifecycle = lifecycle
         self._signer = signer
         self._adviser = adviser
+        self._config = config
         self._now = now
 
     async def CreateKey(
@@ -118,7 +133,7 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         self._check_loaded()
         domain = domain_of(request.domain) if request.domain else ""
         after = place_after(request.page_token)
-        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        size = _page_size(request.page_size)
         found = [
             key
             for key in self._keyring.present()
@@ -148,12 +163,10 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         self, request: keys_pb2.RetireKeyRequest, context: Context
     ) -> keys_pb2.RetireKeyResponse:
         self._check_loaded()
-        key = await self._lifecycle.retire(
-            domain_of(request.domain),
-            selector_of(request.selector),
-            leave_unsigned=request.leave_unsigned,
-        )
-        return keys_pb2.RetireKeyResponse(key=self._message(key))
+        domain, selector = domain_of(request.domain), selector_of(request.selector)
+        key = await self._lifecycle.retire(domain, selector, leave_unsigned=request.leave_unsigned)
+        message = self._message(key) if key is not None else lost_key_message(domain, selector)
+        return keys_pb2.RetireKeyResponse(key=message)
 
     async def DeleteKey(
         self, request: keys_pb2.DeleteKeyRequest, context: Context
@@ -194,9 +207,32 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         advice = await self._adviser.advise(domain_of(request.domain))
         return keys_pb2.GetDnsRecordsResponse(records=[advice_message(each) for each in advice])
 
+    async def ListDomains(
+        self, request: keys_pb2.ListDomainsRequest, context: Context
+    ) -> keys_pb2.ListDomainsResponse:
+        self._check_loaded()
+        after = domain_after(request.page_token)
+        size = _page_size(request.page_size)
+        config = self._config()
+        found = [
+            status
+            for status in domain_statuses(self._keyring, frozenset(config.domains.local))
+            if status.domain > after
+        ]
+        page = found[:size]
+        return keys_pb2.ListDomainsResponse(
+            domains=[domain_message(status) for status in page],
+            next_page_token=domain_token(page[-1].domain) if len(found) > size else "",
+            signing_enabled=config.delivery.dkim.enabled,
+        )
+
     def _message(self, key: Key) -> keys_pb2.Key:
         return key_message(key, self._now(), fault=self._keyring.fault(key))
 
     def _check_loaded(self) -> None:
         if not self._keyring.loaded:
             raise unavailable("the keys were not read yet", reason="KEYS_NOT_LOADED")
+
+
+def _page_size(asked: int) -> int:
+    return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)

@@ -2,8 +2,9 @@
 
 What is good stays: an entry that somebody edited to garbage, or removed while its key signed, is
 remembered as it was and goes on signing, with its fault known to metrics, logs and answers, until
-it is mended or retired. What nobody can read from the start (after a restart) is remembered as a
-fault of its domain: such a domain's mail must wait, since sending it unsigned would be worse.
+it is mended or retired. What nobody can read from the start (after a restart), or what the register
+says should sign and is not there, is a fault of its domain: such a domain's mail must wait, since
+sending it unsigned would be worse.
 
 Belongs to the event loop's thread; `present`, `damaged` and `lost` may be read from any.
 """
@@ -17,10 +18,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from services.common.log import ERROR, INFO, WARNING, event
+from services.keys.duty import UNKNOWN, Duty
 from services.keys.key import Key
+from services.keys.known_duties import KnownDuties
 from services.keys.signature import Signer
 from services.keys.state import KeyState
-from services.keys.store import Broken, Complete, Entry, Gone, Lost, News
+from services.keys.store import Broken, Complete, Entry, Gone, Lost, News, Register
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,12 @@ class Signing:
     signers: tuple[Signer, ...] = ()
     """RSA first. Empty: the domain has no key that signs, and never lost one either."""
     faults: tuple[str, ...] = ()
-    """What is wrong although there are signers."""
+    """What is wrong, be there signers or not."""
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether the domain's mail should be signed and nobody can."""
+        return bool(self.faults) and not self.signers
 
 
 @dataclass(slots=True)
@@ -59,6 +67,8 @@ class Keyring:
         self._broken: dict[str, Broken] = {}
         self._faults: dict[str, str] = {}
         """By the names of entries."""
+        self.duties = KnownDuties()
+        """Which domains' mail has to be signed."""
         self._loaded = asyncio.Event()
         self._change = asyncio.Event()
         self.lost = ""
@@ -89,10 +99,18 @@ class Keyring:
                 self._break(news)
             case Gone(name):
                 self._remove(name)
+            case Register():
+                for domain in self.duties.take(news):
+                    self._told_duty(domain)
             case Complete(names):
                 self._complete(names)
             case Lost(reason):
                 self.lost = reason
+
+    def take_duty(self, domain: str, duty: Duty) -> None:
+        """Learn what was written into the register just now."""
+        self.duties.note(domain, duty)
+        self._told_duty(domain)
 
     def find(self, domain: str, selector: str) -> Entry | None:
         """The entry of a key; of a deleted one too."""
@@ -110,9 +128,40 @@ class Keyring:
 
     def selectors(self, domain: str) -> frozenset[str]:
         """The selectors that were ever used in the domain, for something readable or not."""
+        return self.duties.of(domain).selectors | self._in_store(domain)
+
+    def _in_store(self, domain: str) -> frozenset[str]:
         return frozenset(self.of_domain(domain)) | {
-            broken.selector for broken in self._broken.values() if broken.domain == domain
+            broken.selector for broken in tuple(self._broken.values()) if broken.domain == domain
         }
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Every domain that anything is known of."""
+        return tuple(self._domains)
+
+    def concerns(self, domain: str) -> bool:
+        """Whether the domain has keys that are not deleted, or should sign."""
+        known = self._domains.get(domain)
+        entries = tuple(known.entries.values()) if known is not None else ()
+        kept = any(entry.key.state is not KeyState.DELETED for entry in entries)
+        return kept or (known is not None and self._state(domain, known).must_wait)
+
+    def lost_selectors(self, domain: str) -> frozenset[str]:
+        """The selectors of keys that should sign and are not in the store at all."""
+        return self.duties.of(domain).signing - self._in_store(domain)
+
+    def due_duty(self, domain: str) -> Duty:
+        """What the register should say of a domain, going by its keys."""
+        keys = (entry.key for entry in self.of_domain(domain).values())
+        return self.duties.of(domain).brought_up_to(keys)
+
+    def unregistered(self) -> list[tuple[str, Duty]]:
+        """Of which domains the register should say something else, and what."""
+        if self.duties.problem:
+            return []
+        due = [(domain, self.due_duty(domain)) for domain in self._domains]
+        return [(domain, duty) for domain, duty in due if not self.duties.is_kept(domain, duty)]
 
     def present(self) -> list[Key]:
         """All keys that are not deleted, in the order of domain, creation and selector."""
@@ -127,8 +176,15 @@ class Keyring:
 
     @property
     def damaged(self) -> int:
-        """How many entries are broken, or gone while their key signs."""
-        return len({*self._broken, *self._faults})
+        """How many entries are broken, or gone although their key signs."""
+        lost = sum(len(self.lost_selectors(domain)) for domain, _ in self.duties.domains())
+        return len({*self._broken, *self._faults}) + lost + bool(self.duties.problem)
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """The domains whose mail has to be signed and cannot be, and why."""
+        found = [(domain, self._state(domain, known)) for domain, known in self._all_domains()]
+        return {domain: "; ".join(each.faults) for domain, each in found if each.must_wait}
 
     @property
     def broken(self) -> Collection[Broken]:
@@ -138,16 +194,24 @@ class Keyring:
     def signing(self, domain: str) -> Signing:
         """Who signs for `domain`. Raises `NoUsableKeyError`."""
         known = self._domains.get(domain)
-        if known is None:
-            return _NOBODY
+        found = self._state(domain, known) if known is not None else _NOBODY
+        if found.must_wait:
+            raise NoUsableKeyError("; ".join(found.faults))
+        if not found.signers and self.duties.problem and domain not in self.duties:
+            raise NoUsableKeyError(f"nobody knows whether it has keys: {self.duties.problem}")
+        return found
+
+    def _all_domains(self) -> tuple[tuple[str, _Domain], ...]:
+        return tuple(self._domains.items())
+
+    def _state(self, domain: str, known: _Domain) -> Signing:
         if known.signing is None:
             known.signing = self._work_out(domain, known)
-        if known.signing.faults and not known.signing.signers:
-            raise NoUsableKeyError("; ".join(known.signing.faults))
         return known.signing
 
     def _work_out(self, domain: str, known: _Domain) -> Signing:
-        active = [e for e in known.entries.values() if e.key.state is KeyState.ACTIVE]
+        entries = tuple(known.entries.values())
+        active = [entry for entry in entries if entry.key.state is KeyState.ACTIVE]
         active.sort(key=lambda entry: (entry.key.key_type != "rsa", entry.key.selector))
         signers = tuple(
             Signer(domain, entry.key.selector, entry.private)
@@ -155,11 +219,15 @@ class Keyring:
             if entry.private is not None
         )
         faults = [self._faults[e.name] for e in active if e.name in self._faults]
-        faults += [
-            f"{broken.name}: {broken.reason}"
-            for broken in self._broken.values()
-            if broken.domain == domain and broken.name not in self._by_name
+        broken = [
+            each
+            for each in tuple(self._broken.values())
+            if each.domain == domain and each.name not in self._by_name
         ]
+        faults += [f"{each.name}: {each.reason}" for each in broken]
+        missing = self.duties.of(domain).missing(entry.key for entry in entries)
+        missing -= {each.selector for each in broken}
+        faults += [_missing(selector, known.entries.get(selector)) for selector in sorted(missing)]
         return Signing(signers, tuple(faults))
 
     def _put(self, entry: Entry) -> None:
@@ -230,6 +298,18 @@ class Keyring:
             self._loaded.set()
             event(_log, INFO, "keys loaded", keys=len(self._by_name), broken=len(self._broken))
 
+    def _told_duty(self, domain: str) -> None:
+        """The duty of a domain is another one."""
+        known = self._domains.setdefault(domain, _Domain())
+        given_up = self.duties.of(domain).given_up & known.entries.keys()
+        for selector in given_up:
+            entry = known.entries[selector]
+            if entry.name in self._faults and entry.name not in self._broken:
+                # Only our memory has it: nobody waits for it to come back any more.
+                self._drop(entry)
+                event(_log, WARNING, "a lost key was given up", domain=domain, selector=selector)
+        self._changed(domain)
+
     def _drop(self, entry: Entry) -> None:
         self._by_name.pop(entry.name, None)
         self._faults.pop(entry.name, None)
@@ -242,6 +322,15 @@ class Keyring:
         known = self._domains.get(domain)
         if known is not None:
             known.signing = None
+
+
+def _missing(selector: str, entry: Entry | None) -> str:
+    """Why a key does not sign that should."""
+    if selector == UNKNOWN:
+        return "what the register of the domains that sign says of it is no list of selectors"
+    if entry is None:
+        return f"the key {selector} is not in the store any more"
+    return f"the key {selector} signed and is {entry.key.state} now: activate it, or another"
 
 
 _NOBODY = Signing()

@@ -1,9 +1,9 @@
 """The Secrets of one namespace, over the Kubernetes API. The only module that imports the client.
 
-Needs of the API server: `list`, `watch`, `create` and `patch` on Secrets in that namespace, and
-`get` to import keys from Secrets of others. Which API server: that of the cluster that this process
-runs in, with the pod's service account; otherwise the one that the kubeconfig (KUBECONFIG, or
-~/.kube/config) names.
+Needs of the API server: `list`, `watch`, `create` and `patch` on Secrets in that namespace; what to
+import is listed by its name, so that no further verb is needed. Which API server: that of the
+cluster that this process runs in, with the pod's service account; otherwise the one that the
+kubeconfig (KUBECONFIG, or ~/.kube/config) names.
 
 Guarantees: every request has a deadline; every failure is an `ApiError`, whose text has nothing of
 a Secret in it; answers are never handed to the client's own code, which would log them.
@@ -31,6 +31,8 @@ WATCH_SECONDS: Final = 60
 """How long one watch lasts. A connection that died silently is noticed after it at the latest."""
 WATCH_GRACE_SECONDS: Final = 15
 PAGE_SIZE: Final = 500
+MAX_LINE_OCTETS: Final = 8 * 1024 * 1024
+"""One event of a watch: a Secret holds at most 1 MiB, and who wrote what of it is told besides."""
 GONE: Final = 410
 """The version to watch from is too old: list again."""
 
@@ -144,18 +146,23 @@ class SecretApi:
             )
             try:
                 await _check(response)
-                while line := await response.content.readline():
+                async for line in _lines(response.content):
                     yield _change(line)
             finally:
                 response.close()
 
-    async def get(self, name: str) -> Json:
-        """One Secret, with whatever labels. Raises `ApiError`."""
-        return await self._ask(
-            self._core.read_namespaced_secret(
-                name, self.namespace, _preload_content=False, _request_timeout=REQUEST_SECONDS
+    async def find(self, name: str) -> Json | None:
+        """One Secret, with whatever labels; None if there is none. Raises `ApiError`."""
+        page = await self._ask(
+            self._core.list_namespaced_secret(
+                self.namespace,
+                field_selector=f"metadata.name={name}",
+                _preload_content=False,
+                _request_timeout=REQUEST_SECONDS,
             )
         )
+        items = page.get("items") or []
+        return items[0] if items else None
 
     async def create(self, secret: Json) -> Json:
         """Make a Secret; the object as it was stored. Raises `ApiError`."""
@@ -223,6 +230,20 @@ def _refusal(code: int, status: Json) -> ApiError:
         # Says which verb on what is not allowed to whom, which is what an operator needs.
         text = f"{text}: {status.get('message', '')}"
     return ApiError(text, status=code, reason=reason)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of an answer as they come; the reader's own method has a limit of 128 KiB."""
+    rest = bytearray()
+    async for block in content.iter_any():
+        rest += block
+        while (end := rest.find(b"\n")) >= 0:
+            yield bytes(rest[:end])
+            del rest[: end + 1]
+        if len(rest) > MAX_LINE_OCTETS:
+            raise ApiError("the API server tells of a change that is too long")
+    if rest:
+        yield bytes(rest)
 
 
 def _change(line: bytes) -> Change:

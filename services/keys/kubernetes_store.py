@@ -6,8 +6,8 @@ A Secret is never removed: that of a deleted key stays, without the private part
 the selector was used.
 
 To back the keys up, save the Secrets (`kubectl get secrets -o yaml -l
-app.kubernetes.io/part-of=gatepost,app.kubernetes.io/component=dkim-key`); to restore them, apply
-the file: running services see it within seconds.
+app.kubernetes.io/part-of=gatepost`); to restore them, apply the file: running services see it
+within seconds.
 
 Life cycle of following: list → watch from there → watch on when the server ends a watch → list
 again when the version is too old or the connection was lost. While the API server is away, what was
@@ -22,18 +22,23 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services.common.log import ERROR, INFO, event
+from services.keys.duty import Duty
 from services.keys.key import Key, KeyDataError
 from services.keys.kubernetes_api import GONE, ApiError, Change, SecretApi
 from services.keys.private_key import PrivateKey, PrivateKeyError
 from services.keys.secret_form import (
+    REGISTER,
     SELECTION,
     change,
     erasure,
     foreign_content,
     is_secret_name,
     meant_by,
+    new_register,
     new_secret,
+    read_duties,
     read_secret,
+    register_patch,
     replacement,
     secret_name,
 )
@@ -47,6 +52,8 @@ from services.keys.store import (
     KeyExistsError,
     Listener,
     Lost,
+    News,
+    Register,
     StoreUnavailableError,
 )
 
@@ -112,26 +119,29 @@ class KubernetesStore:
         if entry.private is None:
             raise ValueError("what has no private part is not restored")
         whole = new_secret(key, entry.private)
-        try:
-            try:
-                secret = await self._api.create(whole)
-            except ApiError as error:
-                if error.reason != "AlreadyExists":
-                    raise
-                secret = await self._api.patch(entry.name, replacement(whole))
-        except ApiError as error:
-            raise _unavailable(error) from error
+        secret = await self._put(entry.name, whole, replacement(whole))
         return Entry(entry.name, key, entry.private, _version(secret))
+
+    async def register(self, domain: str, duty: Duty) -> None:
+        """See `KeyStore.register`."""
+        patch = register_patch(domain, duty)
+        try:
+            await self._api.patch(REGISTER, patch)
+        except ApiError as error:
+            if error.reason != "NotFound":
+                raise _unavailable(error) from error
+            await self._put(REGISTER, new_register(domain, duty), patch)
 
     async def foreign_pem(self, name: str, field: str) -> bytes:
         """See `KeyStore.foreign_pem`: from another Secret of the namespace."""
         if not is_secret_name(name):
             raise ForeignKeyError("this cannot be the name of a Secret")
         try:
-            return foreign_content(await self._api.get(name), field)
+            secret = await self._api.find(name)
+            if secret is None:
+                raise ForeignKeyError("there is no such Secret in the keys' namespace")
+            return foreign_content(secret, field)
         except ApiError as error:
-            if error.reason == "NotFound":
-                raise ForeignKeyError("there is no such Secret in the keys' namespace") from error
             raise _unavailable(error) from error
         except KeyDataError as error:
             raise ForeignKeyError(str(error)) from None
@@ -139,6 +149,18 @@ class KubernetesStore:
     async def close(self) -> None:
         """See `KeyStore.close`."""
         await self._api.close()
+
+    async def _put(self, name: str, whole: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+        """Create a Secret, or patch the one that is there; the object as it was stored."""
+        try:
+            try:
+                return await self._api.create(whole)
+            except ApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+                return await self._api.patch(name, patch)
+        except ApiError as error:
+            raise _unavailable(error) from error
 
     async def _patch(
         self, entry: Entry, patch: dict[str, Any], key: Key, private: PrivateKey | None
@@ -158,7 +180,10 @@ class KubernetesStore:
         listing = await self._api.list()
         for secret in listing.items:
             listener(_read(secret))
-        listener(Complete(frozenset(_name(secret) for secret in listing.items)))
+        names = frozenset(_name(secret) for secret in listing.items)
+        if REGISTER not in names:
+            listener(Register({}))
+        listener(Complete(names - {REGISTER}))
         if self._lost:
             event(_log, INFO, "keys can be read again", namespace=self._api.namespace)
         self._lost = False
@@ -187,16 +212,26 @@ def _tell(listener: Listener, each: Change) -> None:
     if each.kind in ("ADDED", "MODIFIED"):
         listener(_read(each.secret))
     elif each.kind == "DELETED":
-        listener(Gone(_name(each.secret)))
+        name = _name(each.secret)
+        listener(Register({}) if name == REGISTER else Gone(name))
 
 
-def _read(secret: Mapping[str, Any]) -> Entry | Broken:
+def _read(secret: Mapping[str, Any]) -> News:
+    name = _name(secret)
+    if name == REGISTER:
+        return _read_register(secret)
     try:
         return read_secret(secret)
     except (KeyDataError, PrivateKeyError) as error:
-        name = _name(secret)
         domain, selector = meant_by(name)
         return Broken(name, str(error), domain, selector)
+
+
+def _read_register(secret: Mapping[str, Any]) -> Register:
+    try:
+        return Register(read_duties(secret))
+    except KeyDataError as error:
+        return Register({}, f"{REGISTER}: {error}")
 
 
 def _name(secret: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime
 from services.common.dns import Authority
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.rpc.errors import failed_precondition, not_found
+from services.keys.duty_writer import DutyWriter
 from services.keys.failure import store_failures
 from services.keys.key import Key, whole_seconds
 from services.keys.keyring import Keyring
@@ -36,6 +37,7 @@ class Lifecycle:
     ) -> None:
         self._store = store
         self._keyring = keyring
+        self.duties = DutyWriter(store, keyring)
         self._authority = authority
         self._now = now
         self._changing = asyncio.Lock()
@@ -138,30 +140,64 @@ class Lifecycle:
         self._note(key, found)
         return key
 
-    async def retire(self, domain: str, selector: str, *, leave_unsigned: bool) -> Key:
-        """Let a key sign no more."""
+    async def retire(self, domain: str, selector: str, *, leave_unsigned: bool) -> Key | None:
+        """Let a key sign no more; None for one that is lost, which is given up."""
+        if selector in self._keyring.lost_selectors(domain):
+            await self._give_up(domain, selector, leave_unsigned=leave_unsigned)
+            return None
         entry = self.entry(domain, selector)
         self._check_state(entry, Step.RETIRE)
-        if entry.key.state is KeyState.ACTIVE and self._is_last(entry.key):
-            if not leave_unsigned:
-                raise failed_precondition(
-                    f"no other key signs for {domain}: activate one first, or say leave_unsigned"
-                    " to have its mail go out unsigned",
-                    reason="LAST_ACTIVE_KEY",
-                )
-            event(_log, WARNING, "mail is unsigned from now on", domain=domain)
+        if not self._others_sign(domain, selector):
+            return await self._retire_last(entry, leave_unsigned=leave_unsigned)
+        with store_failures():
+            # First, so that the others are in the register when this one is out of it.
+            await self.duties.strike(domain, selector)
         return await self._step(entry, Step.RETIRE)
+
+    async def _retire_last(self, entry: Entry, *, leave_unsigned: bool) -> Key:
+        domain = entry.key.domain
+        if not leave_unsigned and self._must_sign(entry.key):
+            raise _last_key(domain)
+        signs = entry.key.state is KeyState.ACTIVE
+        key = await self._step(entry, Step.RETIRE)
+        # Also when it is asked for again, because the first time it came to nothing.
+        if leave_unsigned and (signs or self._keyring.duties.of(domain).signing):
+            await self._leave_unsigned(domain)
+        return key
+
+    async def _give_up(self, domain: str, selector: str, *, leave_unsigned: bool) -> None:
+        if self._others_sign(domain, selector):
+            with store_failures():
+                await self.duties.strike(domain, selector, is_lost=True)
+        elif leave_unsigned:
+            await self._leave_unsigned(domain)
+        else:
+            raise _last_key(domain)
+        event(_log, WARNING, "a lost key was given up", domain=domain, selector=selector)
+
+    async def _leave_unsigned(self, domain: str) -> None:
+        with store_failures():
+            await self.duties.end(domain)
+        event(_log, WARNING, "mail is unsigned from now on", domain=domain)
 
     async def delete(self, domain: str, selector: str) -> None:
         """Destroy a key; its selector stays used."""
         entry = self.entry(domain, selector)
         self._check(entry, Step.DELETE)
+        if self._must_sign(entry.key) and not self._others_sign(domain, selector):
+            raise _last_key(domain)
         await self._step(entry, Step.DELETE)
 
-    def _is_last(self, key: Key) -> bool:
-        others = self._keyring.of_domain(key.domain).values()
-        return not any(
-            other.key.state is KeyState.ACTIVE and other.key.id != key.id for other in others
+    def _must_sign(self, key: Key) -> bool:
+        """Whether mail would wait, or go out unsigned, without this key."""
+        duty = self._keyring.duties.of(key.domain)
+        return key.state is KeyState.ACTIVE or key.selector in duty.missing([key])
+
+    def _others_sign(self, domain: str, selector: str) -> bool:
+        others = self._keyring.of_domain(domain).values()
+        return any(
+            other.key.state is KeyState.ACTIVE and other.key.selector != selector
+            for other in others
         )
 
     def _check(self, entry: Entry, step: Step) -> None:
@@ -199,6 +235,7 @@ class Lifecycle:
             else:
                 kept = await self._store.update(entry, key)
         self._keyring.take(kept)
+        await self.duties.follow(key.domain)
         event(
             _log,
             INFO,
@@ -209,3 +246,11 @@ class Lifecycle:
             state=key.state,
         )
         return kept.key
+
+
+def _last_key(domain: str) -> Exception:
+    return failed_precondition(
+        f"no other key signs for {domain}: activate one first, or say leave_unsigned to have its"
+        " mail go out unsigned",
+        reason="LAST_ACTIVE_KEY",
+    )

@@ -104,5 +104,22 @@ def place_after(token: str) -> Place:
         domain, created, selector = json.loads(base64.urlsafe_b64decode(token))
         return str(domain), str(created), str(selector)
     except (binascii.Error, ValueError, TypeError) as error:
-        text = "page_token is not one that this method gave"
-        raise invalid_argument(text, reason="INVALID_PAGE_TOKEN") from error
+        raise _not_our_token() from error
+
+
+def domain_token(domain: str) -> str:
+    """The token that goes on after this domain."""
+    return base64.urlsafe_b64encode(domain.encode()).decode("ascii")
+
+
+def domain_after(token: str) -> str:
+    """The domain after which a page begins; blank for a blank token."""
+    try:
+        return base64.urlsafe_b64decode(token).decode("ascii")
+    except (binascii.Error, ValueError) as error:
+        raise _not_our_token() from error
+
+
+def _not_our_token() -> Exception:
+    text = "page_token is not one that this method gave"
+    return invalid_argument(text, reason="INVALID_PAGE_TOKEN")

@@ -5,7 +5,8 @@ place only, so that an edit by hand means one thing. A domain or selector that i
 label is an annotation. The private part is in the data, in PEM form.
 
 A Secret is called like the record of its key, without the underscore that names of Secrets cannot
-have: `rsa20261103.domainkey.example.org`.
+have: `rsa20261103.domainkey.example.org`. The register of the domains that sign is one more Secret,
+with a line for each domain in its data.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from services.keys.duty import Duty, format_duty, read_register
 from services.keys.key import Key, KeyDataError, from_fields, to_fields
 from services.keys.private_key import PrivateKey
 from services.keys.store import Entry, private_part
@@ -24,13 +26,17 @@ PREFIX: Final = "gatepost/"
 PRIVATE_FIELD: Final = "private.pem"
 """The key of the PEM block within the Secret's data."""
 
+REGISTER: Final = "gatepost-dkim-domains"
+"""The name of the Secret with the register; no key's Secret can be called like this."""
+
 OURS: Final = {
     "app.kubernetes.io/part-of": "gatepost",
     "app.kubernetes.io/component": "dkim-key",
     "app.kubernetes.io/managed-by": "gatepost",
 }
-SELECTION: Final = ",".join(
-    f"{name}={OURS[name]}" for name in ("app.kubernetes.io/part-of", "app.kubernetes.io/component")
+_REGISTER_LABELS: Final = {**OURS, "app.kubernetes.io/component": "dkim-domains"}
+SELECTION: Final = (
+    "app.kubernetes.io/part-of=gatepost,app.kubernetes.io/component in (dkim-key,dkim-domains)"
 )
 """Selects our Secrets among those of a namespace."""
 
@@ -110,6 +116,31 @@ def read_secret(secret: Mapping[str, Any]) -> Entry:
         raise KeyDataError("it is the key of another domain or selector")
     pem = _decoded(_mapping(secret, "data"), PRIVATE_FIELD)
     return Entry(name, key, private_part(key, pem), version)
+
+
+def register_patch(domain: str, duty: Duty) -> Json:
+    """The merge patch that writes a domain's line into the register, and touches no other's."""
+    line = base64.b64encode(format_duty(duty).encode("ascii")).decode("ascii")
+    return {"metadata": {"labels": _REGISTER_LABELS}, "data": {domain: line}}
+
+
+def new_register(domain: str, duty: Duty) -> Json:
+    """The whole register with one line, to be created."""
+    patch = register_patch(domain, duty)
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": REGISTER, **patch["metadata"]},
+        "data": patch["data"],
+    }
+
+
+def read_duties(secret: Mapping[str, Any]) -> dict[str, Duty]:
+    """What the Secret with the register says. Raises `KeyDataError`."""
+    data = _mapping(secret, "data")
+    lines = {domain: _decoded(data, domain).decode("utf-8", "replace") for domain in data}
+    return read_register(lines)
 
 
 def is_secret_name(text: str) -> bool:

@@ -4,6 +4,8 @@ A store keeps each key whole: its public fields and its private part. It tells w
 what it holds, as news: first everything there is, then every change, made by us or by anybody else
 (another replica, an operator with an editor, a restored backup).
 
+Beside the keys it keeps the register of `duty`: which domains' mail has to be signed.
+
 Guarantees of every store: what `create`, `update` and `erase` return is on stable storage; two
 writers cannot overwrite each other; a selector that was ever used in a domain cannot be created
 again; an entry that cannot be read is reported as such and left as it is; nothing private is in an
@@ -12,10 +14,11 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from services.keys.duty import Duty
 from services.keys.key import Key, KeyDataError
 from services.keys.private_key import PrivateKey, from_pem
 from services.keys.state import KeyState
@@ -74,6 +77,16 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class Register:
+    """The whole register, as the store has it; told before `Complete`."""
+
+    duties: Mapping[str, Duty]
+    """By domain."""
+    problem: str = ""
+    """Why it cannot be read, one line; blank if it can. A register that is missing is empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """All that there is was told; what is not among these names does not exist."""
 
@@ -87,7 +100,7 @@ class Lost:
     reason: str
 
 
-News: TypeAlias = Entry | Broken | Gone | Complete | Lost
+News: TypeAlias = Entry | Broken | Gone | Register | Complete | Lost
 Listener: TypeAlias = Callable[[News], None]
 
 
@@ -117,6 +130,13 @@ class KeyStore(Protocol):
 
     async def restore(self, entry: Entry, key: Key) -> Entry:
         """Put a whole entry in its place again, over garbage or where nothing is any more.
+
+        Raises `StoreUnavailableError`.
+        """
+        ...
+
+    async def register(self, domain: str, duty: Duty) -> None:
+        """Write a domain's line of the register, whatever it says now; the others stay.
 
         Raises `StoreUnavailableError`.
         """

@@ -35,7 +35,7 @@ FRESH: Final = timedelta(days=1)
 ROUNDS_BETWEEN_LOOKS: Final = 10
 """For keys of which no news is expected."""
 REMINDER: Final = timedelta(hours=1)
-"""Between two lines about the same expired key."""
+"""Between two lines about the same expired key, or the same domain whose mail waits."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Upkeep:
         self._now = now
         self._round = 0
         self._reminded: dict[tuple[str, str], datetime] = {}
+        """By domain and selector; a blank selector is for the domain as such."""
         self._looking = asyncio.Semaphore(MAX_CONCURRENT_LOOKS)
 
     async def run(
@@ -69,6 +70,8 @@ class Upkeep:
 
     async def once(self, queue_age: timedelta) -> None:
         """One round. `queue_age` is how old mail in our queue can become."""
+        await self._lifecycle.duties.bring_up_to_date()
+        self._remind_of_waiting()
         await self._look_at(self._keyring.present())
         for _, keys in groupby(self._keyring.present(), key=lambda key: key.domain):
             for each in due(keys, now=self._now(), queue_age=queue_age):
@@ -173,14 +176,31 @@ class Upkeep:
         await self._lifecycle.retire(key.domain, key.selector, leave_unsigned=False)
         self._reminded.pop(key.id, None)
 
+    def _remind_of_waiting(self) -> None:
+        """Tell, every hour, whose mail waits for a key."""
+        waiting = self._keyring.waiting
+        for domain, why in waiting.items():
+            if self._is_due((domain, "")):
+                text = "mail waits for a key; restore it, activate another, or retire it"
+                event(_log, ERROR, text, domain=domain, reason=why)
+        for domain, selector in tuple(self._reminded):
+            if not selector and domain not in waiting:
+                del self._reminded[domain, selector]
+
+    def _is_due(self, what: tuple[str, str]) -> bool:
+        """Whether the last reminder of this is long ago; then it is given now."""
+        last = self._reminded.get(what)
+        if last is not None and self._now() - last < REMINDER:
+            return False
+        self._reminded[what] = self._now()
+        return True
+
     def _remind(self, key: Key, successor: Key | None) -> None:
         entry = self._keyring.find(key.domain, key.selector)
         if entry is None or entry.key.state is not KeyState.ACTIVE:
             return  # it was replaced in this very round
-        last = self._reminded.get(key.id)
-        if last is not None and self._now() - last < REMINDER:
+        if not self._is_due(key.id):
             return
-        self._reminded[key.id] = self._now()
         event(
             _log,
             ERROR,

@@ -12,7 +12,8 @@ from tests.support.programs import program
 
 ALERTS = CHART / "files" / "alerts.yaml"
 TESTS = Path(__file__).parent / "alerts_test.yaml"
-RULES = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
+GROUPS = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+RULES = [rule for group in GROUPS for rule in group["rules"]]
 NAMES = {rule["alert"] for rule in RULES}
 
 
@@ -44,5 +45,5 @@ def test_the_documentation_says_what_to_do() -> None:
 def test_the_chart_installs_them_as_they_are() -> None:
     chart = render({"monitoring": {"prometheusRule": {"enabled": True, "labels": {"a": "b"}}}})
     (rule,) = chart.of("PrometheusRule")
-    assert rule["spec"]["groups"][0]["rules"] == RULES
+    assert rule["spec"]["groups"] == GROUPS
     assert rule["metadata"]["labels"]["a"] == "b"

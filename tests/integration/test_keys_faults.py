@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,124 @@ def test_a_file_removed_and_restored(domain: KeysDomain) -> None:
     file.write_bytes(good)
     _wait(lambda: "damaged" not in _note(domain, key))
     assert domain.signers == [key.selector]
+
+
+def _waits(domain: KeysDomain) -> str:
+    """Why the domain's mail waits."""
+    code, reason, text = refusal(domain.sign)
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_USABLE_KEY")
+    return text
+
+
+def test_a_sole_key_that_vanished_while_the_service_was_down(domain: KeysDomain) -> None:
+    key = domain.active()
+    file = _file(domain, key)
+    good = file.read_bytes()
+    domain.process.kill()
+    file.unlink()
+    domain.process.start()
+    assert f"the key {key.selector} is not in the store any more" in _waits(domain)
+    _wait(lambda: "mail waits for a key" in domain.process.log)
+    assert domain.process.sample("gatepost_keys_waiting_domains") == 1
+    assert domain.process.sample("gatepost_keys_damaged_keys") == 1
+    [status] = domain.call("ListDomains", pb.ListDomainsRequest()).domains
+    assert (status.domain, status.signing) == (domain.name, pb.DOMAIN_SIGNING_WAITING)
+    # Its selector stays used, and it comes back from a backup.
+    assert refusal(lambda: domain.create(selector=key.selector))[1] == "SELECTOR_USED"
+    file.write_bytes(good)
+    _wait(lambda: domain.process.sample("gatepost_keys_waiting_domains") == 0)
+    assert domain.signers == [key.selector]
+
+
+def test_a_key_that_is_lost_for_good_is_given_up(domain: KeysDomain) -> None:
+    key = domain.active()
+    domain.process.kill()
+    _file(domain, key).unlink()
+    domain.process.start()
+
+    def retire(**fields: bool) -> pb.Key:
+        retired: pb.Key = domain.call("RetireKey", selector=key.selector, **fields).key
+        return retired
+
+    code, reason, _ = refusal(retire)
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LAST_ACTIVE_KEY")
+    assert retire(leave_unsigned=True).state == pb.KEY_STATE_RETIRED
+    for _ in range(2):
+        assert domain.sign().outcome == pb.SIGNING_OUTCOME_NO_KEY
+        assert refusal(lambda: domain.create(selector=key.selector))[1] == "SELECTOR_USED"
+        domain.process.kill()
+        domain.process.start()
+
+
+def test_a_lost_key_is_replaced_by_another(domain: KeysDomain) -> None:
+    lost = domain.active()
+    domain.process.kill()
+    _file(domain, lost).unlink()
+    domain.process.start()
+    other = domain.active()
+    assert domain.signers == [other.selector]
+    # Nobody has to be asked about unsigned mail: the other one signs.
+    domain.call("RetireKey", selector=lost.selector)
+    assert domain.process.sample("gatepost_keys_damaged_keys") == 0
+    assert refusal(lambda: domain.call("RetireKey", selector=lost.selector))[1] == "KEY_NOT_FOUND"
+
+
+def test_a_lost_key_comes_back_as_an_import(domain: KeysDomain) -> None:
+    key = domain.active()
+    file = _file(domain, key)
+    pem = json.loads(file.read_text())["private-key-pem"].encode()
+    domain.process.kill()
+    file.unlink()
+    domain.process.start()
+    imported = domain.call("ImportKey", selector=key.selector, private_key_pem=pem).key
+    assert imported.dns_record == key.dns_record
+    assert "activate it" in _waits(domain)
+    # Nor does it go out unsigned because that one is deleted again.
+    deleting = refusal(lambda: domain.call("DeleteKey", selector=key.selector))
+    assert deleting[1] == "LAST_ACTIVE_KEY"
+    domain.activate(imported, override=True)
+    assert domain.signers == [key.selector]
+
+
+def test_an_old_backup_is_no_reason_to_send_unsigned_mail(domain: KeysDomain) -> None:
+    key = domain.create()
+    backup = _file(domain, key).read_bytes()
+    domain.activate(key, override=True)
+    domain.process.kill()
+    _file(domain, key).write_bytes(backup)
+    domain.process.start()
+    assert domain.key(key.selector).state == pb.KEY_STATE_PENDING
+    assert "is pending now" in _waits(domain)
+    domain.activate(key, override=True)
+    assert domain.signers == [key.selector]
+
+
+def test_keys_of_a_release_without_a_register_are_entered(domain: KeysDomain) -> None:
+    key = domain.active()
+    register = domain.process.keys / "signed-domains"
+    domain.process.kill()
+    register.unlink()
+    domain.process.start()
+    _wait(register.exists)
+    assert json.loads(register.read_text()) == {domain.name: key.selector}
+    assert register.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_register_that_is_garbage(domain: KeysDomain) -> None:
+    key = domain.active()
+    register = domain.process.keys / "signed-domains"
+    good = register.read_bytes()
+    register.write_bytes(b"garbage")
+    _wait(lambda: "the register of the domains that sign cannot be read" in domain.process.log)
+    domain.process.kill()
+    domain.process.start()
+    assert domain.signers == [key.selector]
+    stranger = KeysDomain(domain.process)
+    assert "whether it has keys" in _waits(stranger)
+    assert register.read_bytes() == b"garbage"
+    register.write_bytes(good)
+    _wait(lambda: "sign is good again" in domain.process.log)
+    assert stranger.sign().outcome == pb.SIGNING_OUTCOME_NO_KEY
 
 
 def test_a_key_of_another_process_signs_here_within_seconds(

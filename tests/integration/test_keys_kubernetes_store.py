@@ -16,6 +16,7 @@ from kubernetes_asyncio.config import incluster_config
 
 from services.common.start import StartError
 from services.keys import kubernetes_api, kubernetes_store
+from services.keys.duty import parse_duty
 from services.keys.key import Key, KeyType
 from services.keys.kubernetes_store import KubernetesStore
 from services.keys.private_key import PrivateKey, generate
@@ -28,9 +29,9 @@ from services.keys.store import (
     KeyChangedError,
     KeyExistsError,
     Lost,
-    News,
     StoreUnavailableError,
 )
+from tests.support.follower import Follower
 from tests.support.kubernetes_api import NAMESPACE, TOKEN, KubernetesApi
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,34 +87,12 @@ def _key(private: PrivateKey, selector: str = "s1") -> Key:
     )
 
 
-class _Follower:
-    """Somebody who listens to a store."""
-
-    def __init__(self, store: KubernetesStore) -> None:
-        self.news: asyncio.Queue[News] = asyncio.Queue()
-        self._task = asyncio.create_task(store.follow(self.news.put_nowait))
-
-    async def next(self, kind: type[News]) -> Any:
-        """The next news of this kind; the others before it are skipped."""
-        async with asyncio.timeout(10):
-            while True:
-                found = await self.news.get()
-                if isinstance(found, kind):
-                    return found
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task})
-        if not self._task.cancelled():
-            self._task.result()
-
-
 @pytest.fixture
-async def follow() -> AsyncIterator[Callable[[KubernetesStore], _Follower]]:
-    followers: list[_Follower] = []
+async def follow() -> AsyncIterator[Callable[[KubernetesStore], Follower]]:
+    followers: list[Follower] = []
 
-    def begin(store: KubernetesStore) -> _Follower:
-        followers.append(_Follower(store))
+    def begin(store: KubernetesStore) -> Follower:
+        followers.append(Follower(store))
         return followers[-1]
 
     yield begin
@@ -121,7 +100,7 @@ async def follow() -> AsyncIterator[Callable[[KubernetesStore], _Follower]]:
         await follower.close()
 
 
-Follow = Callable[[KubernetesStore], _Follower]
+Follow = Callable[[KubernetesStore], Follower]
 
 
 async def test_a_key_reaches_the_other_replica(
@@ -343,6 +322,9 @@ async def test_only_four_verbs_are_needed(
     retired = await store.update(made, made.key.stepped(Step.RETIRE, _NOW))
     await store.erase(retired, retired.key.stepped(Step.DELETE, _NOW))
     await follower.next(Entry)
+    await store.register("a.test", parse_duty("s1"))
+    api.edit("old-server", lambda secret: secret.update(data={"key": "UEVN"}))
+    assert await store.foreign_pem("old-server", "") == b"PEM"
     assert {verb for verb, _ in api.requests} == api.verbs
 
 
@@ -385,7 +367,7 @@ async def test_in_a_cluster_the_service_account_is_used_and_its_token_followed(
         await store.create(_key(private), private)
         api.token = "the next one"
         (tmp_path / "token").write_text(api.token)
-        follower = _Follower(store)
+        follower = Follower(store)
         assert (await follower.next(Complete)).names == {_NAME}
         await follower.close()
         await store.close()

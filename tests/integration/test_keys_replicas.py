@@ -124,6 +124,52 @@ def test_a_secret_removed(here: KeysDomain, api: KubernetesApi) -> None:
     assert here.signers == [key.selector]
 
 
+def test_a_sole_secret_that_vanished_while_everybody_was_down(
+    here: KeysDomain, there: KeysDomain, api: KubernetesApi
+) -> None:
+    key = here.active()
+    good = api.secrets()[_secret(key)]
+    register = api.secrets()["gatepost-dkim-domains"]
+    assert base64.b64decode(register["data"][here.name]) == key.selector.encode()
+    for each in (here, there):
+        each.process.kill()
+    api.remove(_secret(key))
+    for each in (here, there):
+        each.process.start()
+        assert refusal(each.sign)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "NO_USABLE_KEY")
+        assert each.process.sample("gatepost_keys_waiting_domains") == 1
+    api.edit(_secret(key), lambda secret: secret.update(good))
+    for each in (here, there):
+        _wait(lambda at=each: at.process.sample("gatepost_keys_waiting_domains") == 0)
+        assert each.signers == [key.selector]
+
+
+def test_a_lost_key_given_up_at_one_is_forgotten_at_the_other(
+    here: KeysDomain, there: KeysDomain, api: KubernetesApi
+) -> None:
+    key = here.active()
+    _wait(lambda: there.signers == [key.selector])
+    here.process.kill()
+    api.remove(_secret(key))
+    here.process.start()
+    assert refusal(here.sign)[1] == "NO_USABLE_KEY"
+    # The other one remembers the key, and goes on with what was good.
+    assert there.signers == [key.selector]
+    here.call("RetireKey", selector=key.selector, leave_unsigned=True)
+    assert here.sign().outcome == pb.SIGNING_OUTCOME_NO_KEY
+    _wait(lambda: there.sign().outcome == pb.SIGNING_OUTCOME_NO_KEY)
+
+
+def test_a_register_that_is_removed_is_written_again(here: KeysDomain, api: KubernetesApi) -> None:
+    here.active()
+    before = api.secrets()["gatepost-dkim-domains"]["data"]
+    api.remove("gatepost-dkim-domains")
+    here.process.kill()
+    here.process.start()
+    _wait(lambda: "gatepost-dkim-domains" in api.secrets())
+    assert api.secrets()["gatepost-dkim-domains"]["data"] == before
+
+
 @pytest.mark.parametrize("damage", ["garbage", "removed"])
 def test_a_damaged_key_can_be_retired_and_is_whole_again(
     here: KeysDomain, there: KeysDomain, api: KubernetesApi, damage: str

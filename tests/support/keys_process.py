@@ -28,7 +28,7 @@ from services.common.rpc.tokens import ensure_tokens, token_file
 from tests.support.ports import free_ports
 from tests.support.programs import program
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _CALL_SECONDS = 15.0
 

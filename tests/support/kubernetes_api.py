@@ -15,8 +15,6 @@ It lives in a thread with an event loop of its own.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import copy
 import json
 import re
@@ -29,37 +27,17 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from tests.support.kubernetes_rules import Json, Refused, validate
 from tests.support.ports import free_port
 
 NAMESPACE = "mail-keys"
 TOKEN = "a-service-account-token"
-VERBS = frozenset({"get", "list", "watch", "create", "patch"})
+VERBS = frozenset({"list", "watch", "create", "patch"})
+"""Those of the chart's Role."""
 
 _START_SECONDS = 5.0
-_DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_LABEL_NAME = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
-_DATA_KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
-_MAX_ANNOTATIONS = 256 * 1024
-_MAX_DATA = 1024 * 1024
-
-Json = dict[str, Any]
-
-
-class _Refused(Exception):
-    """The request is answered with a Status object."""
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status: Json = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": message,
-            "reason": reason,
-            "code": code,
-        }
+_TERM = re.compile(r"([^=!,()\s]+)(?:=([^=,()\s]*)| in \(([^()]*)\))(?:,|$)")
+"""A term of a label selector, as far as anybody here uses them."""
 
 
 class KubernetesApi:
@@ -185,7 +163,6 @@ class KubernetesApi:
         path = "/api/v1/namespaces/{namespace}/secrets"
         app.router.add_get(path, self._guarded("list", self._list))
         app.router.add_post(path, self._guarded("create", self._create))
-        app.router.add_get(path + "/{name}", self._guarded("get", self._get))
         app.router.add_patch(path + "/{name}", self._guarded("patch", self._patch))
         runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
@@ -203,7 +180,7 @@ class KubernetesApi:
             try:
                 self._admit(request, asked, name)
                 answer: web.StreamResponse = await handler(request)
-            except _Refused as refused:
+            except Refused as refused:
                 return web.json_response(refused.status, status=refused.status["code"])
             return answer
 
@@ -211,24 +188,26 @@ class KubernetesApi:
 
     def _admit(self, request: web.Request, verb: str, name: str) -> None:
         if self.failing:
-            raise _Refused(self.failing, "InternalError", "etcdserver: request timed out")
+            raise Refused(self.failing, "InternalError", "etcdserver: request timed out")
         if request.headers.get("Authorization") != f"Bearer {self.token}":
-            raise _Refused(401, "Unauthorized", "Unauthorized")
+            raise Refused(401, "Unauthorized", "Unauthorized")
         namespace = request.match_info["namespace"]
         if verb not in self.verbs or namespace != NAMESPACE:
             user = 'User "system:serviceaccount:mail:gatepost-keys"'
             named = f'secrets "{name}"' if name else "secrets"
             where = f'resource "secrets" in API group "" in the namespace "{namespace}"'
-            raise _Refused(403, "Forbidden", f"{named} is forbidden: {user} cannot {verb} {where}")
-
-    async def _get(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self._existing(request.match_info["name"]))
+            raise Refused(403, "Forbidden", f"{named} is forbidden: {user} cannot {verb} {where}")
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         if request.query.get("watch"):
             return await self._watch(request)
         selection = request.query.get("labelSelector", "")
-        found = [o for _, o in sorted(self._objects.items()) if _matches(o, selection)]
+        name = _named(request.query.get("fieldSelector", ""))
+        found = [
+            each
+            for _, each in sorted(self._objects.items())
+            if _matches(each, selection) and name in ("", each["metadata"]["name"])
+        ]
         start = int(request.query.get("continue") or 0)
         limit = int(request.query.get("limit") or 0) or len(found) or 1
         page, rest = found[start : start + limit], found[start + limit :]
@@ -254,14 +233,14 @@ class KubernetesApi:
             if request.query.get("allowWatchBookmarks"):
                 bookmark = {"kind": "Secret", "metadata": {"resourceVersion": str(version)}}
                 await _send(response, "BOOKMARK", bookmark)
-        except _Refused as refused:
+        except Refused as refused:
             await _send(response, "ERROR", refused.status)
         return response
 
     async def _tell(self, response: web.StreamResponse, selection: str, version: int) -> int:
         if version < self._compacted:
             text = f"too old resource version: {version} ({self._compacted})"
-            raise _Refused(410, "Expired", text)
+            raise Refused(410, "Expired", text)
         for number, before, after in tuple(self._history):
             if number <= version:
                 continue
@@ -277,10 +256,14 @@ class KubernetesApi:
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         secret = await _body(request, "application/json")
-        name = secret.get("metadata", {}).get("name", "")
-        _validate(secret)
+        metadata = secret.get("metadata", {})
+        name = metadata.get("name", "")
+        if metadata.get("resourceVersion"):
+            text = "resourceVersion should not be set on objects to be created"
+            raise Refused(400, "BadRequest", text)
+        validate(secret)
         if name in self._objects:
-            raise _Refused(409, "AlreadyExists", f'secrets "{name}" already exists')
+            raise Refused(409, "AlreadyExists", f'secrets "{name}" already exists')
         return web.json_response(self._store(name, secret), status=201)
 
     async def _patch(self, request: web.Request) -> web.StreamResponse:
@@ -290,16 +273,18 @@ class KubernetesApi:
         wanted = patch.get("metadata", {}).get("resourceVersion")
         if wanted is not None and wanted != current["metadata"]["resourceVersion"]:
             text = "the object has been modified; please apply your changes to the latest version"
-            raise _Refused(
+            raise Refused(
                 409, "Conflict", f'Operation cannot be fulfilled on secrets "{name}": {text}'
             )
         secret = _merged(copy.deepcopy(current), patch)
-        _validate(secret)
+        if secret["metadata"].get("name") != name:
+            raise Refused(400, "BadRequest", "the name of the object does not match the URL")
+        validate(secret, current)
         return web.json_response(self._store(name, secret))
 
     def _existing(self, name: str) -> Json:
         if name not in self._objects:
-            raise _Refused(404, "NotFound", f'secrets "{name}" not found')
+            raise Refused(404, "NotFound", f'secrets "{name}" not found')
         return self._objects[name]
 
     def _store(self, name: str, secret: Json | None) -> Json:
@@ -326,13 +311,13 @@ async def _send(response: web.StreamResponse, kind: str, content: Json) -> None:
 
 async def _body(request: web.Request, content_type: str) -> Json:
     if request.content_type != content_type:
-        raise _Refused(415, "UnsupportedMediaType", f"not {content_type}")
+        raise Refused(415, "UnsupportedMediaType", f"not {content_type}")
     try:
         body = json.loads(await request.read())
     except ValueError:
-        raise _Refused(400, "BadRequest", "not JSON") from None
+        raise Refused(400, "BadRequest", "not JSON") from None
     if not isinstance(body, dict):
-        raise _Refused(400, "BadRequest", "not an object")
+        raise Refused(400, "BadRequest", "not an object")
     return body
 
 
@@ -342,8 +327,26 @@ def _empty(name: str) -> Json:
 
 def _matches(secret: Json, selection: str) -> bool:
     labels = secret["metadata"].get("labels") or {}
-    wanted = [term.split("=", 1) for term in selection.split(",") if term]
-    return all(labels.get(name) == value for name, value in wanted)
+    end = 0
+    for term in _TERM.finditer(selection):
+        if term.start() != end:
+            break
+        end = term.end()
+        name, value, values = term.groups()
+        wanted = [value] if values is None else [each.strip() for each in values.split(",")]
+        if labels.get(name) not in wanted:
+            return False
+    if end != len(selection):
+        raise Refused(400, "BadRequest", f"unable to parse requirement: {selection[end:]}")
+    return True
+
+
+def _named(selection: str) -> str:
+    """The name that a field selector wants; blank for any."""
+    field, _, name = selection.partition("=")
+    if field not in ("", "metadata.name"):
+        raise Refused(400, "BadRequest", f"field label not supported: {field}")
+    return name
 
 
 def _merged(target: Json, patch: Mapping[str, Any]) -> Json:
@@ -356,29 +359,3 @@ def _merged(target: Json, patch: Mapping[str, Any]) -> Json:
         else:
             target[name] = value
     return target
-
-
-def _validate(secret: Json) -> None:
-    metadata = secret.get("metadata", {})
-    problems = []
-    if not (_DNS_1123.fullmatch(metadata.get("name", "")) and len(metadata["name"]) <= 253):
-        problems.append("metadata.name: not a lowercase RFC 1123 subdomain")
-    for name, value in (metadata.get("labels") or {}).items():
-        if not _LABEL_NAME.fullmatch(name) or not _LABEL_VALUE.fullmatch(value):
-            problems.append(f"metadata.labels: {name}: {value!r}")
-    annotations = metadata.get("annotations") or {}
-    problems += [f"metadata.annotations: {n}" for n in annotations if not _LABEL_NAME.fullmatch(n)]
-    if sum(len(name) + len(value) for name, value in annotations.items()) > _MAX_ANNOTATIONS:
-        problems.append("metadata.annotations: too long")
-    problems += _data_problems(secret.get("data") or {})
-    if problems:
-        raise _Refused(422, "Invalid", "; ".join(problems))
-
-
-def _data_problems(data: Mapping[str, str]) -> list[str]:
-    problems = [f"data[{name}]: not a key" for name in data if not _DATA_KEY.fullmatch(name)]
-    try:
-        size = sum(len(base64.b64decode(value, validate=True)) for value in data.values())
-    except (binascii.Error, ValueError):
-        raise _Refused(400, "BadRequest", "illegal base64 data") from None
-    return problems + (["data: too long"] if size > _MAX_DATA else [])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.common.start import StartError
+from services.keys.duty import parse_duty
 from services.keys.file_store import FileStore
 from services.keys.key import Key, KeyType
 from services.keys.private_key import PrivateKey, generate
@@ -27,6 +28,7 @@ from services.keys.store import (
     KeyExistsError,
     Lost,
     News,
+    Register,
     StoreUnavailableError,
 )
 
@@ -289,3 +291,28 @@ async def test_a_place_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"keys\.directory: .*: Not a directory"):
         await store.open()
     await store.close()
+
+
+async def test_the_register_is_kept_line_by_line(store: FileStore, tmp_path: Path) -> None:
+    await store.register("a.test", parse_duty("s1"))
+    await store.register("b.test", parse_duty("s2 -old"))
+    await store.register("a.test", parse_duty(""))
+    duties = {"a.test": parse_duty(""), "b.test": parse_duty("s2 -old")}
+    assert await _told(store) == [Register(duties), Complete(frozenset())]
+    assert stat.S_IMODE((tmp_path / "keys" / "signed-domains").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"[]", b'{"a.test": 1}', b"\xff"])
+async def test_a_register_that_cannot_be_read_is_told_and_left_alone(
+    store: FileStore, tmp_path: Path, content: bytes
+) -> None:
+    register = tmp_path / "keys" / "signed-domains"
+    register.write_bytes(content)
+    register.chmod(0o600)
+    told, complete = await _told(store)
+    assert isinstance(told, Register)
+    assert told.problem.startswith("signed-domains: it is not")
+    assert complete == Complete(frozenset())
+    with pytest.raises(StoreUnavailableError, match="it is not"):
+        await store.register("a.test", parse_duty("s1"))
+    assert register.read_bytes() == content

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.keys.duty import parse_duty
 from services.keys.key import Key, KeyType
 from services.keys.keyring import Keyring, NoUsableKeyError
 from services.keys.private_key import generate
 from services.keys.state import KeyState
-from services.keys.store import Broken, Complete, Entry, Gone, Lost
+from services.keys.store import Broken, Complete, Entry, Gone, Lost, News, Register
 
 _PRIVATE = generate(KeyType.ED25519, bits=256)
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,7 +46,7 @@ def _signers(keyring: Keyring, domain: str = "a.test") -> list[str]:
     return [signer.selector for signer in keyring.signing(domain).signers]
 
 
-def _keyring(*news: Entry | Broken | Gone | Complete | Lost) -> Keyring:
+def _keyring(*news: News) -> Keyring:
     keyring = Keyring()
     for each in news:
         keyring.take(each)
@@ -174,3 +175,96 @@ def test_the_store_being_away_is_known_until_it_is_back() -> None:
     assert _signers(keyring) == ["s1"]
     keyring.take(Complete(frozenset({"s1.a.test"})))
     assert keyring.lost == ""
+
+
+def _register(problem: str = "", **lines: str) -> Register:
+    """What the register says; `a` stands for the domain `a.test`."""
+    return Register({f"{name}.test": parse_duty(text) for name, text in lines.items()}, problem)
+
+
+def _complete(*names: str) -> Complete:
+    return Complete(frozenset(names))
+
+
+def test_a_key_that_vanished_before_the_start_makes_mail_wait() -> None:
+    keyring = _keyring(_register(a="s1", b=""), _complete())
+    with pytest.raises(NoUsableKeyError, match="the key s1 is not in the store any more"):
+        keyring.signing("a.test")
+    assert _signers(keyring, "b.test") == []
+    assert _signers(keyring, "c.test") == []
+    assert keyring.damaged == 1
+    assert list(keyring.waiting) == ["a.test"]
+    # Its selector is known to receivers, and it may come back.
+    assert keyring.selectors("a.test") == {"s1"}
+    keyring.take(_entry("s1"))
+    assert _signers(keyring) == ["s1"]
+    assert (keyring.damaged, keyring.waiting) == (0, {})
+
+
+def test_others_sign_for_one_that_vanished() -> None:
+    keyring = _keyring(_entry("s2"), _register(a="s1 s2"), _complete("s2.a.test"))
+    assert _signers(keyring) == ["s2"]
+    assert keyring.signing("a.test").faults == ("the key s1 is not in the store any more",)
+    assert keyring.damaged == 1
+
+
+def test_a_key_from_an_old_backup_makes_mail_wait_for_its_activation() -> None:
+    keyring = _keyring(_entry("s1", KeyState.PENDING), _register(a="s1"))
+    with pytest.raises(NoUsableKeyError, match="s1 signed and is pending now: activate it"):
+        keyring.signing("a.test")
+
+
+@pytest.mark.parametrize("state", [KeyState.RETIRING, KeyState.RETIRED, KeyState.DELETED])
+def test_a_key_that_was_retired_is_not_waited_for(state: KeyState) -> None:
+    keyring = _keyring(_entry("s1", state), _register(a="s1"))
+    assert _signers(keyring) == []
+    assert keyring.unregistered() == [("a.test", parse_duty(""))]
+
+
+@pytest.mark.expect_warnings("cannot be read")
+def test_while_the_register_cannot_be_read_no_domain_is_said_to_have_no_keys() -> None:
+    keyring = _keyring(_entry("s1"), _register("it is not JSON"), _complete("s1.a.test"))
+    assert _signers(keyring) == ["s1"]
+    with pytest.raises(NoUsableKeyError, match="whether it has keys: it is not JSON"):
+        keyring.signing("b.test")
+    assert keyring.damaged == 1
+    assert keyring.unregistered() == []
+    keyring.take(_register())
+    assert _signers(keyring, "b.test") == []
+    assert keyring.damaged == 0
+
+
+@pytest.mark.expect_warnings("cannot be read")
+def test_what_the_register_said_is_remembered_when_it_vanishes() -> None:
+    keyring = _keyring(_register(a="s1", b="", c="s1"), _complete())
+    keyring.take(_register("it is gone"))
+    assert _signers(keyring, "b.test") == []
+    keyring.take(_register(c=""))
+    with pytest.raises(NoUsableKeyError):
+        keyring.signing("a.test")
+    assert _signers(keyring, "c.test") == []
+    # And is written again.
+    assert keyring.unregistered() == [("a.test", parse_duty("s1"))]
+
+
+@pytest.mark.expect_warnings("was removed while it signs", "was given up")
+def test_a_lost_key_that_was_given_up_elsewhere_is_forgotten_here() -> None:
+    keyring = _keyring(_entry("s1"), _register(a="s1"), Gone("s1.a.test"))
+    assert _signers(keyring) == ["s1"]
+    keyring.take(_register(a="-s1"))
+    assert _signers(keyring) == []
+    assert keyring.selectors("a.test") == {"s1"}
+    assert keyring.damaged == 0
+
+
+def test_words_in_the_register_that_are_no_selectors_make_mail_wait() -> None:
+    with pytest.raises(NoUsableKeyError, match="is no list of selectors"):
+        _keyring(_register(a="%%%")).signing("a.test")
+
+
+@pytest.mark.expect_warnings("stored key cannot be read")
+def test_a_key_that_is_garbage_after_a_restart_is_counted_once() -> None:
+    with_register = _keyring(_GARBAGE, _register(a="s1"), _complete("s1.a.test"))
+    assert with_register.damaged == 1
+    with pytest.raises(NoUsableKeyError, match=r"^s1\.a\.test: it is not JSON$"):
+        with_register.signing("a.test")

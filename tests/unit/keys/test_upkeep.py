@@ -12,6 +12,7 @@ import pytest
 from services.common.dns import AllAnswers, Answer, RecordType, ServerAnswer, Status
 from services.keys import key_record
 from services.keys.create import KeyMaker, NewKey
+from services.keys.duty import Duty, parse_duty
 from services.keys.key import Key, KeyType
 from services.keys.keyring import Keyring
 from services.keys.lifecycle import Lifecycle
@@ -24,6 +25,7 @@ from services.keys.store import (
     KeyChangedError,
     KeyExistsError,
     Listener,
+    Register,
     StoreUnavailableError,
 )
 from services.keys.upkeep import Upkeep
@@ -38,12 +40,18 @@ class _Store:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.duties: dict[str, Duty] = {}
         self.away = False
         self.refused = asyncio.Event()
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    async def register(self, domain: str, duty: Duty) -> None:
+        if self.away:
+            raise StoreUnavailableError("away")
+        self.duties[domain] = duty
 
     async def restore(self, entry: Entry, key: Key) -> Entry:
         raise NotImplementedError
@@ -57,6 +65,7 @@ class _Store:
     def tell(self, listener: Listener) -> None:
         for entry in self.entries.values():
             listener(entry)
+        listener(Register(dict(self.duties)))
         listener(Complete(frozenset(self.entries)))
 
     async def create(self, key: Key, private: PrivateKey) -> Entry:
@@ -121,7 +130,7 @@ class _Replica:
         self.maker = KeyMaker(world.store, self.keyring, now)
         self.lifecycle = Lifecycle(world.store, self.keyring, world, now)
         self.upkeep = Upkeep(self.keyring, self.maker, self.lifecycle, now)
-        self.metrics = KeyMetrics(self.keyring, self.lifecycle.visible, now)
+        self.metrics = KeyMetrics(self.keyring, self.lifecycle.visible, now=now)
         self.listen()
 
     def listen(self) -> None:
@@ -212,8 +221,11 @@ async def test_a_successor_that_is_published_in_time_waits_for_the_day(
     old = await replica.active(life=90)
     await replica.after(76)
     [new] = set(world.keys()) - {old.selector}
+    succession = f"gatepost_keys_successor_published a.test {old.selector}"
+    assert replica.samples()[succession] == 0
     world.publish(world.key(new))
     await replica.after(76.5)
+    assert replica.samples()[succession] == 1
     assert world.keys() == {old.selector: KeyState.ACTIVE, new: KeyState.PUBLISHED}
     await replica.after(90)
     assert world.keys() == {old.selector: KeyState.RETIRING, new: KeyState.ACTIVE}
@@ -302,3 +314,56 @@ async def test_hurry_ends_for_records_that_nobody_publishes(
     for _ in range(20):
         await replica.after(5)
     assert world.asked == 22
+
+
+@pytest.mark.expect_warnings("mail is unsigned from now on")
+async def test_the_register_follows_the_keys(world: _World, replica: _Replica) -> None:
+    key = await replica.active()
+    assert world.store.duties == {"a.test": parse_duty(key.selector)}
+    other = await replica.active()
+    await replica.lifecycle.retire("a.test", key.selector, leave_unsigned=False)
+    assert world.store.duties == {"a.test": parse_duty(other.selector)}
+    await replica.lifecycle.retire("a.test", other.selector, leave_unsigned=True)
+    assert world.store.duties == {"a.test": parse_duty("")}
+
+
+@pytest.mark.expect_warnings("the register of the domains that sign cannot be written")
+async def test_what_could_not_be_registered_is_registered_later(
+    world: _World, replica: _Replica
+) -> None:
+    key = await replica.active()
+    world.store.duties.clear()
+    replica.keyring.take(Register({}))
+    world.store.away = True
+    await replica.after(1)
+    assert world.store.duties == {}
+    world.store.away = False
+    await replica.after(2)
+    assert world.store.duties == {"a.test": parse_duty(key.selector)}
+
+
+@pytest.mark.expect_warnings(
+    "mail waits for a key", "mail is unsigned from now on", "a lost key was given up"
+)
+async def test_mail_that_waits_for_a_key_is_told_every_hour(
+    world: _World, replica: _Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.duties["a.test"] = parse_duty("lost")
+    replica.listen()
+
+    def told() -> int:
+        return sum(record.message == _WAITS for record in caplog.records)
+
+    await replica.after(0)
+    await replica.after(0.5 / 24)
+    assert told() == 1
+    assert replica.samples()["gatepost_keys_waiting_domains"] == 1
+    await replica.after(1.1 / 24)
+    assert told() == 2
+    await replica.lifecycle.retire("a.test", "lost", leave_unsigned=True)
+    await replica.after(3 / 24)
+    assert told() == 2
+    assert replica.samples()["gatepost_keys_waiting_domains"] == 0
+
+
+_WAITS = "mail waits for a key; restore it, activate another, or retire it"

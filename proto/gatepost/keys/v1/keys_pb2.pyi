@@ -85,6 +85,34 @@ mail unsigned.
 """
 Global___SigningOutcome: _TypeAlias = SigningOutcome  # noqa: Y015
 
+class _DomainSigning:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DomainSigningEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DomainSigning.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOMAIN_SIGNING_UNSPECIFIED: _DomainSigning.ValueType  # 0
+    """Not set. Never part of an answer."""
+    DOMAIN_SIGNING_SIGNED: _DomainSigning.ValueType  # 1
+    """At least one key signs."""
+    DOMAIN_SIGNING_UNSIGNED: _DomainSigning.ValueType  # 2
+    """No key signs and none should: mail goes out unsigned."""
+    DOMAIN_SIGNING_WAITING: _DomainSigning.ValueType  # 3
+    """Mail has to be signed and no key can: it waits in the queue."""
+
+class DomainSigning(_DomainSigning, metaclass=_DomainSigningEnumTypeWrapper):
+    """DomainSigning tells whether the mail of a domain is signed."""
+
+DOMAIN_SIGNING_UNSPECIFIED: DomainSigning.ValueType  # 0
+"""Not set. Never part of an answer."""
+DOMAIN_SIGNING_SIGNED: DomainSigning.ValueType  # 1
+"""At least one key signs."""
+DOMAIN_SIGNING_UNSIGNED: DomainSigning.ValueType  # 2
+"""No key signs and none should: mail goes out unsigned."""
+DOMAIN_SIGNING_WAITING: DomainSigning.ValueType  # 3
+"""Mail has to be signed and no key can: it waits in the queue."""
+Global___DomainSigning: _TypeAlias = DomainSigning  # noqa: Y015
+
 @_typing.final
 class DnsRecord(_message.Message):
     """DnsRecord is a record to publish."""
@@ -546,7 +574,7 @@ class RetireKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> Global___Key:
-        """The key as it is now."""
+        """The key as it is now. Of one that was given up only the domain, the selector and the state are known."""
 
     def __init__(
         self,
@@ -869,3 +897,103 @@ class GetDnsRecordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDnsRecordsResponse: _TypeAlias = GetDnsRecordsResponse  # noqa: Y015
+
+@_typing.final
+class DomainStatus(_message.Message):
+    """DomainStatus tells how the mail of a domain is signed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    SIGNING_FIELD_NUMBER: _builtins.int
+    SELECTORS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    domain: _builtins.str
+    """The domain."""
+    local: _builtins.bool
+    """True when it is a local domain of the configuration."""
+    signing: Global___DomainSigning.ValueType
+    """Whether its mail is signed, as far as keys go; delivery signs only where delivery.dkim.enabled is set."""
+    @_builtins.property
+    def selectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The selectors of the keys that sign."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong and what to do, for people; empty if nothing is."""
+
+    def __init__(
+        self,
+        *,
+        domain: _builtins.str = ...,
+        local: _builtins.bool = ...,
+        signing: Global___DomainSigning.ValueType = ...,
+        selectors: _abc.Iterable[_builtins.str] | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "local", b"local", "problems", b"problems", "selectors", b"selectors", "signing", b"signing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DomainStatus: _TypeAlias = DomainStatus  # noqa: Y015
+
+@_typing.final
+class ListDomainsRequest(_message.Message):
+    """ListDomainsRequest asks for a page of domains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most. 0 means 100; at most 1000."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDomainsRequest: _TypeAlias = ListDomainsRequest  # noqa: Y015
+
+@_typing.final
+class ListDomainsResponse(_message.Message):
+    """ListDomainsResponse is a page of domains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SIGNING_ENABLED_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty after the last."""
+    signing_enabled: _builtins.bool
+    """True when the configuration of the service has delivery.dkim.enabled set."""
+    @_builtins.property
+    def domains(self) -> _containers.RepeatedCompositeFieldContainer[Global___DomainStatus]:
+        """The domains."""
+
+    def __init__(
+        self,
+        *,
+        domains: _abc.Iterable[Global___DomainStatus] | None = ...,
+        next_page_token: _builtins.str = ...,
+        signing_enabled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "next_page_token", b"next_page_token", "signing_enabled", b"signing_enabled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDomainsResponse: _TypeAlias = ListDomainsResponse  # noqa: Y015

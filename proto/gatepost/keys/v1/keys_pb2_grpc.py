@@ -85,6 +85,11 @@ class KeyServiceStub:
                 request_serializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.GetDnsRecordsRequest.SerializeToString,
                 response_deserializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.GetDnsRecordsResponse.FromString,
                 _registered_method=True)
+        self.ListDomains = channel.unary_unary(
+                '/gatepost.keys.v1.KeyService/ListDomains',
+                request_serializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.ListDomainsRequest.SerializeToString,
+                response_deserializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.ListDomainsResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -128,8 +133,9 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetireKey(self, request, context):
-        """RetireKey ends a key's signing; its record must stay published until the key is retired.
-        FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
+        """RetireKey ends a key's signing; its record must stay published until the key is retired. A key that signed and
+        vanished from the store is given up. FAILED_PRECONDITION for the last key that signs for its domain, unless
+        leave_unsigned is set. Role: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +166,14 @@ class KeyServiceServicer:
 
     def GetDnsRecords(self, request, context):
         """GetDnsRecords proposes the records that a domain should publish. Role: viewer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDomains(self, request, context):
+        """ListDomains tells of every local domain, and of every other one that has keys or should, whether its mail is
+        signed, in the order of their names, page by page. Role: viewer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,6 +231,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.GetDnsRecords,
                     request_deserializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.GetDnsRecordsRequest.FromString,
                     response_serializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.GetDnsRecordsResponse.SerializeToString,
+            ),
+            'ListDomains': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDomains,
+                    request_deserializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.ListDomainsRequest.FromString,
+                    response_serializer=gatepost_dot_keys_dot_v1_dot_keys__pb2.ListDomainsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -490,6 +509,33 @@ class KeyService:
             '/gatepost.keys.v1.KeyService/GetDnsRecords',
             gatepost_dot_keys_dot_v1_dot_keys__pb2.GetDnsRecordsRequest.SerializeToString,
             gatepost_dot_keys_dot_v1_dot_keys__pb2.GetDnsRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDomains(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.keys.v1.KeyService/ListDomains',
+            gatepost_dot_keys_dot_v1_dot_keys__pb2.ListDomainsRequest.SerializeToString,
+            gatepost_dot_keys_dot_v1_dot_keys__pb2.ListDomainsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,8 +46,9 @@ class KeyServiceStub:
     ActivateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ActivateKeyRequest, _keys_pb2.ActivateKeyResponse]
     """ActivateKey lets a key sign. FAILED_PRECONDITION until its record is visible, unless overridden. Role: operator."""
     RetireKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RetireKeyRequest, _keys_pb2.RetireKeyResponse]
-    """RetireKey ends a key's signing; its record must stay published until the key is retired.
-    FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
+    """RetireKey ends a key's signing; its record must stay published until the key is retired. A key that signed and
+    vanished from the store is given up. FAILED_PRECONDITION for the last key that signs for its domain, unless
+    leave_unsigned is set. Role: operator.
     """
     DeleteKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]
     """DeleteKey destroys a pending or retired key. Its selector stays used. Role: operator."""
@@ -60,6 +61,10 @@ class KeyServiceStub:
     """
     GetDnsRecords: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetDnsRecordsRequest, _keys_pb2.GetDnsRecordsResponse]
     """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
+    ListDomains: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListDomainsRequest, _keys_pb2.ListDomainsResponse]
+    """ListDomains tells of every local domain, and of every other one that has keys or should, whether its mail is
+    signed, in the order of their names, page by page. Role: viewer.
+    """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -79,8 +84,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     ActivateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.ActivateKeyRequest, _keys_pb2.ActivateKeyResponse]  # type: ignore[assignment]
     """ActivateKey lets a key sign. FAILED_PRECONDITION until its record is visible, unless overridden. Role: operator."""
     RetireKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RetireKeyRequest, _keys_pb2.RetireKeyResponse]  # type: ignore[assignment]
-    """RetireKey ends a key's signing; its record must stay published until the key is retired.
-    FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
+    """RetireKey ends a key's signing; its record must stay published until the key is retired. A key that signed and
+    vanished from the store is given up. FAILED_PRECONDITION for the last key that signs for its domain, unless
+    leave_unsigned is set. Role: operator.
     """
     DeleteKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]  # type: ignore[assignment]
     """DeleteKey destroys a pending or retired key. Its selector stays used. Role: operator."""
@@ -93,6 +99,10 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     GetDnsRecords: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetDnsRecordsRequest, _keys_pb2.GetDnsRecordsResponse]  # type: ignore[assignment]
     """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
+    ListDomains: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListDomainsRequest, _keys_pb2.ListDomainsResponse]  # type: ignore[assignment]
+    """ListDomains tells of every local domain, and of every other one that has keys or should, whether its mail is
+    signed, in the order of their names, page by page. Role: viewer.
+    """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """KeyService keeps the DKIM keys (RFC 6376) of the domains. No method returns a private key."""
@@ -145,8 +155,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.RetireKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RetireKeyResponse, _abc.Awaitable[_keys_pb2.RetireKeyResponse]]:
-        """RetireKey ends a key's signing; its record must stay published until the key is retired.
-        FAILED_PRECONDITION for the last key that signs for its domain, unless leave_unsigned is set. Role: operator.
+        """RetireKey ends a key's signing; its record must stay published until the key is retired. A key that signed and
+        vanished from the store is given up. FAILED_PRECONDITION for the last key that signs for its domain, unless
+        leave_unsigned is set. Role: operator.
         """
 
     @_abc_1.abstractmethod
@@ -183,5 +194,15 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.GetDnsRecordsResponse, _abc.Awaitable[_keys_pb2.GetDnsRecordsResponse]]:
         """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
+
+    @_abc_1.abstractmethod
+    def ListDomains(
+        self,
+        request: _keys_pb2.ListDomainsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ListDomainsResponse, _abc.Awaitable[_keys_pb2.ListDomainsResponse]]:
+        """ListDomains tells of every local domain, and of every other one that has keys or should, whether its mail is
+        signed, in the order of their names, page by page. Role: viewer.
+        """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -199,6 +199,7 @@ class Engine(SMTP):
             refusal = self._gate.enter(self, self._edge.config.smtp.limits)
             if refusal is not None:
                 raise SessionEnd("excess", refusal)
+            self._client.address_lost = self.is_server and self._gate.loses_addresses
             if self._client.tls is not None:
                 TLS_SESSIONS.labels(self._listener.name, self._client.tls.version).inc()
             loop = CommandLoop(self, self._dialogue, is_draining=lambda: self._gate.is_draining)

@@ -84,6 +84,11 @@ class Gate:
         CONNECTIONS.labels(visitor.listener_name).inc()
         return refusal
 
+    @property
+    def loses_addresses(self) -> bool:
+        """Whether the clients' addresses seem to be lost on their way to us."""
+        return self._suspicion.is_certain
+
     def _refusal(self, address: Address, source: Source, limits: Limits) -> Reply | None:
         if self.is_draining:
             return SHUTTING_DOWN

@@ -51,6 +51,11 @@ class Suspicion:
         """How many of them look like nodes, pods or load balancers."""
         return self._suspect / len(self._last) if self._last else 0.0
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether all of a whole window do."""
+        return self._suspect == WINDOW
+
     def note(self, address: IPv4Address | IPv6Address) -> None:
         """A mail server has connected."""
         if address.is_loopback:
@@ -60,7 +65,7 @@ class Suspicion:
         self._last.append(not address.is_global)
         self._suspect += not address.is_global
         RATIO.set(self.ratio)
-        if len(self._last) == WINDOW and self._suspect == WINDOW:
+        if self.is_certain:
             self._warn(address)
 
     def _warn(self, address: IPv4Address | IPv6Address) -> None:

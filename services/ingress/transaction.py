@@ -61,6 +61,8 @@ class Session:
     tls: TlsSession | None = None
     account: Mailbox | None = None
     """Who logged in."""
+    address_lost: bool = False
+    """Whether `address` is thought to be somebody else's: that of a node or a load balancer."""
     transactions: int = 0
     accepted: int = 0
     """Messages that were answered with 250."""
@@ -86,4 +88,5 @@ class Session:
             tls_version=self.tls.version if self.tls else "",
             tls_cipher=self.tls.cipher if self.tls else "",
             authenticated_account=str(self.account) if self.account else "",
+            client_addresses_lost=self.address_lost,
         )

@@ -37,6 +37,7 @@ POLICY_METHODS = methods(
     CheckMessage=check_unless_dry_run,
     ExplainMessage=VIEW,
     ReplayVerdicts=VIEW,
+    GetStatus=VIEW,
 )
 DIRECTORY_METHODS = methods(
     DIRECTORY.full_name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc.aio
@@ -29,6 +29,7 @@ from services.policy.callout.callouts import Callouts
 from services.policy.checks import spf_mismatch
 from services.policy.checks.check import Finding, Means
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
+from services.policy.client_addresses import ClientAddresses
 from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory
 from services.policy.events import Events
@@ -85,6 +86,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._clients = ClientAddresses()
         self._desk = RecipientDesk(
             parts.rules.current, parts.directory, parts.declared, parts.greylist
         )
@@ -96,6 +98,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         envelope = read_envelope(request)
         check_recipients(request.recipients, count=len(request.recipients))
         check_message_id(request.message_id, dry_run=request.dry_run)
+        if not request.dry_run:
+            self._clients.note(request.session, datetime.now(UTC))
         rules = self._parts.rules.current
         tables = [rules.table_for_address(recipient) for recipient in request.recipients]
         findings = await self._find_envelope(
@@ -206,6 +210,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         except StoreError as error:
             raise unavailable("the events cannot be read just now", reason="NATS_AWAY") from error
         return replay.response
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: _Context
+    ) -> pb.GetStatusResponse:
+        """Whether the clients' addresses reach us."""
+        return self._clients.status()
 
     # --- what the checks find -------------------------------------------------------------------
 

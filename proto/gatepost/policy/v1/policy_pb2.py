@@ -26,7 +26,7 @@ from gatepost.policy.v1 import verdict_pb2 as gatepost_dot_policy_dot_v1_dot_ver
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgatepost/policy/v1/policy.proto\x12\x12gatepost.policy.v1\x1a gatepost/policy/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_port\x18\x03 \x01(\r\x12\x0c\n\x04helo\x18\x04 \x01(\t\x12\x10\n\x08listener\x18\x05 \x01(\t\x12\x13\n\x0btls_version\x18\x06 \x01(\t\x12\x12\n\ntls_cipher\x18\x07 \x01(\t\x12\x1d\n\x15\x61uthenticated_account\x18\x08 \x01(\t\"\x8d\x01\n\x14\x43heckEnvelopeRequest\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x12\n\nmessage_id\x18\x05 \x01(\t\"u\n\x0fRecipientAnswer\x12\x11\n\trecipient\x18\x01 \x01(\t\x12,\n\x07verdict\x18\x02 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x12\n\ndeliver_to\x18\x03 \x03(\t\x12\r\n\x05rules\x18\x04 \x01(\t\"~\n\x15\x43heckEnvelopeResponse\x12,\n\x07verdict\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x37\n\nrecipients\x18\x02 \x03(\x0b\x32#.gatepost.policy.v1.RecipientAnswer\"|\n\nBodyDigest\x12\x18\n\x10\x63\x61nonicalization\x18\x01 \x01(\t\x12\x16\n\x0ehash_algorithm\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63overed_octets\x18\x04 \x01(\x04\x12\x14\n\x0ctotal_octets\x18\x05 \x01(\x04\"l\n\x10HeaderAndDigests\x12\x14\n\x0cheader_block\x18\x01 \x01(\x0c\x12\x34\n\x0c\x62ody_digests\x18\x02 \x03(\x0b\x32\x1e.gatepost.policy.v1.BodyDigest\x12\x0c\n\x04size\x18\x03 \x01(\x04\"\x9a\x02\n\x13\x43heckMessageRequest\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12\x36\n\x06header\x18\x04 \x01(\x0b\x32$.gatepost.policy.v1.HeaderAndDigestsH\x00\x12\x11\n\x07\x63ontent\x18\x05 \x01(\x0cH\x00\x12\x39\n\x10\x65nvelope_results\x18\x06 \x03(\x0b\x32\x1f.gatepost.policy.v1.CheckResult\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x12\n\nmessage_id\x18\x08 \x01(\tB\x06\n\x04mail\"|\n\x14\x43heckMessageResponse\x12,\n\x07verdict\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x36\n\rheader_fields\x18\x02 \x03(\x0b\x32\x1f.gatepost.policy.v1.HeaderField\"+\n\x15\x45xplainMessageRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"\x81\x02\n\x16\x45xplainMessageResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12,\n\x07verdict\x18\x04 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12/\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\rheader_fields\x18\x06 \x03(\x0b\x32\x1f.gatepost.policy.v1.HeaderField\"w\n\x15ReplayVerdictsRequest\x12.\n\nsince_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ndidate_policy\x18\x02 \x01(\t\x12\x14\n\x0cmax_examples\x18\x03 \x01(\r\"\xb7\x01\n\x0e\x43hangedVerdict\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x33\n\x0frecorded_action\x18\x03 \x01(\x0e\x32\x1a.gatepost.policy.v1.Action\x12\x34\n\x10\x63\x61ndidate_action\x18\x04 \x01(\x0e\x32\x1a.gatepost.policy.v1.Action\x12\x16\n\x0e\x64\x65\x63isive_check\x18\x05 \x01(\t\"q\n\x16ReplayVerdictsResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x04\x12\x34\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\".gatepost.policy.v1.ChangedVerdict2\xaa\x03\n\rPolicyService\x12\x64\n\rCheckEnvelope\x12(.gatepost.policy.v1.CheckEnvelopeRequest\x1a).gatepost.policy.v1.CheckEnvelopeResponse\x12\x61\n\x0c\x43heckMessage\x12\'.gatepost.policy.v1.CheckMessageRequest\x1a(.gatepost.policy.v1.CheckMessageResponse\x12g\n\x0e\x45xplainMessage\x12).gatepost.policy.v1.ExplainMessageRequest\x1a*.gatepost.policy.v1.ExplainMessageResponse\x12g\n\x0eReplayVerdicts\x12).gatepost.policy.v1.ReplayVerdictsRequest\x1a*.gatepost.policy.v1.ReplayVerdictsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgatepost/policy/v1/policy.proto\x12\x12gatepost.policy.v1\x1a gatepost/policy/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_port\x18\x03 \x01(\r\x12\x0c\n\x04helo\x18\x04 \x01(\t\x12\x10\n\x08listener\x18\x05 \x01(\t\x12\x13\n\x0btls_version\x18\x06 \x01(\t\x12\x12\n\ntls_cipher\x18\x07 \x01(\t\x12\x1d\n\x15\x61uthenticated_account\x18\x08 \x01(\t\x12\x1d\n\x15\x63lient_addresses_lost\x18\t \x01(\x08\"\x8d\x01\n\x14\x43heckEnvelopeRequest\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x12\n\nmessage_id\x18\x05 \x01(\t\"u\n\x0fRecipientAnswer\x12\x11\n\trecipient\x18\x01 \x01(\t\x12,\n\x07verdict\x18\x02 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x12\n\ndeliver_to\x18\x03 \x03(\t\x12\r\n\x05rules\x18\x04 \x01(\t\"~\n\x15\x43heckEnvelopeResponse\x12,\n\x07verdict\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x37\n\nrecipients\x18\x02 \x03(\x0b\x32#.gatepost.policy.v1.RecipientAnswer\"|\n\nBodyDigest\x12\x18\n\x10\x63\x61nonicalization\x18\x01 \x01(\t\x12\x16\n\x0ehash_algorithm\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63overed_octets\x18\x04 \x01(\x04\x12\x14\n\x0ctotal_octets\x18\x05 \x01(\x04\"l\n\x10HeaderAndDigests\x12\x14\n\x0cheader_block\x18\x01 \x01(\x0c\x12\x34\n\x0c\x62ody_digests\x18\x02 \x03(\x0b\x32\x1e.gatepost.policy.v1.BodyDigest\x12\x0c\n\x04size\x18\x03 \x01(\x04\"\x9a\x02\n\x13\x43heckMessageRequest\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12\x36\n\x06header\x18\x04 \x01(\x0b\x32$.gatepost.policy.v1.HeaderAndDigestsH\x00\x12\x11\n\x07\x63ontent\x18\x05 \x01(\x0cH\x00\x12\x39\n\x10\x65nvelope_results\x18\x06 \x03(\x0b\x32\x1f.gatepost.policy.v1.CheckResult\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x12\n\nmessage_id\x18\x08 \x01(\tB\x06\n\x04mail\"|\n\x14\x43heckMessageResponse\x12,\n\x07verdict\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12\x36\n\rheader_fields\x18\x02 \x03(\x0b\x32\x1f.gatepost.policy.v1.HeaderField\"+\n\x15\x45xplainMessageRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"\x81\x02\n\x16\x45xplainMessageResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.gatepost.policy.v1.Session\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nrecipients\x18\x03 \x03(\t\x12,\n\x07verdict\x18\x04 \x01(\x0b\x32\x1b.gatepost.policy.v1.Verdict\x12/\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\rheader_fields\x18\x06 \x03(\x0b\x32\x1f.gatepost.policy.v1.HeaderField\"w\n\x15ReplayVerdictsRequest\x12.\n\nsince_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ndidate_policy\x18\x02 \x01(\t\x12\x14\n\x0cmax_examples\x18\x03 \x01(\r\"\xb7\x01\n\x0e\x43hangedVerdict\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x33\n\x0frecorded_action\x18\x03 \x01(\x0e\x32\x1a.gatepost.policy.v1.Action\x12\x34\n\x10\x63\x61ndidate_action\x18\x04 \x01(\x0e\x32\x1a.gatepost.policy.v1.Action\x12\x16\n\x0e\x64\x65\x63isive_check\x18\x05 \x01(\t\"q\n\x16ReplayVerdictsResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x04\x12\x34\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\".gatepost.policy.v1.ChangedVerdict\"\x12\n\x10GetStatusRequest\"\x90\x01\n\x0eListenerStatus\x12\x10\n\x08listener\x18\x01 \x01(\t\x12\x1d\n\x15\x63lient_addresses_lost\x18\x02 \x01(\x08\x12\x1b\n\x13last_client_address\x18\x03 \x01(\t\x12\x30\n\x0cobserve_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\x11GetStatusResponse\x12\x1d\n\x15\x63lient_addresses_lost\x18\x01 \x01(\x08\x12\x0e\n\x06\x61\x64vice\x18\x02 \x01(\t\x12\x35\n\tlisteners\x18\x03 \x03(\x0b\x32\".gatepost.policy.v1.ListenerStatus2\x84\x04\n\rPolicyService\x12\x64\n\rCheckEnvelope\x12(.gatepost.policy.v1.CheckEnvelopeRequest\x1a).gatepost.policy.v1.CheckEnvelopeResponse\x12\x61\n\x0c\x43heckMessage\x12\'.gatepost.policy.v1.CheckMessageRequest\x1a(.gatepost.policy.v1.CheckMessageResponse\x12g\n\x0e\x45xplainMessage\x12).gatepost.policy.v1.ExplainMessageRequest\x1a*.gatepost.policy.v1.ExplainMessageResponse\x12g\n\x0eReplayVerdicts\x12).gatepost.policy.v1.ReplayVerdictsRequest\x1a*.gatepost.policy.v1.ReplayVerdictsResponse\x12X\n\tGetStatus\x12$.gatepost.policy.v1.GetStatusRequest\x1a%.gatepost.policy.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.policy.v1.policy_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSION']._serialized_start=123
-  _globals['_SESSION']._serialized_end=301
-  _globals['_CHECKENVELOPEREQUEST']._serialized_start=304
-  _globals['_CHECKENVELOPEREQUEST']._serialized_end=445
-  _globals['_RECIPIENTANSWER']._serialized_start=447
-  _globals['_RECIPIENTANSWER']._serialized_end=564
-  _globals['_CHECKENVELOPERESPONSE']._serialized_start=566
-  _globals['_CHECKENVELOPERESPONSE']._serialized_end=692
-  _globals['_BODYDIGEST']._serialized_start=694
-  _globals['_BODYDIGEST']._serialized_end=818
-  _globals['_HEADERANDDIGESTS']._serialized_start=820
-  _globals['_HEADERANDDIGESTS']._serialized_end=928
-  _globals['_CHECKMESSAGEREQUEST']._serialized_start=931
-  _globals['_CHECKMESSAGEREQUEST']._serialized_end=1213
-  _globals['_CHECKMESSAGERESPONSE']._serialized_start=1215
-  _globals['_CHECKMESSAGERESPONSE']._serialized_end=1339
-  _globals['_EXPLAINMESSAGEREQUEST']._serialized_start=1341
-  _globals['_EXPLAINMESSAGEREQUEST']._serialized_end=1384
-  _globals['_EXPLAINMESSAGERESPONSE']._serialized_start=1387
-  _globals['_EXPLAINMESSAGERESPONSE']._serialized_end=1644
-  _globals['_REPLAYVERDICTSREQUEST']._serialized_start=1646
-  _globals['_REPLAYVERDICTSREQUEST']._serialized_end=1765
-  _globals['_CHANGEDVERDICT']._serialized_start=1768
-  _globals['_CHANGEDVERDICT']._serialized_end=1951
-  _globals['_REPLAYVERDICTSRESPONSE']._serialized_start=1953
-  _globals['_REPLAYVERDICTSRESPONSE']._serialized_end=2066
-  _globals['_POLICYSERVICE']._serialized_start=2069
-  _globals['_POLICYSERVICE']._serialized_end=2495
+  _globals['_SESSION']._serialized_end=332
+  _globals['_CHECKENVELOPEREQUEST']._serialized_start=335
+  _globals['_CHECKENVELOPEREQUEST']._serialized_end=476
+  _globals['_RECIPIENTANSWER']._serialized_start=478
+  _globals['_RECIPIENTANSWER']._serialized_end=595
+  _globals['_CHECKENVELOPERESPONSE']._serialized_start=597
+  _globals['_CHECKENVELOPERESPONSE']._serialized_end=723
+  _globals['_BODYDIGEST']._serialized_start=725
+  _globals['_BODYDIGEST']._serialized_end=849
+  _globals['_HEADERANDDIGESTS']._serialized_start=851
+  _globals['_HEADERANDDIGESTS']._serialized_end=959
+  _globals['_CHECKMESSAGEREQUEST']._serialized_start=962
+  _globals['_CHECKMESSAGEREQUEST']._serialized_end=1244
+  _globals['_CHECKMESSAGERESPONSE']._serialized_start=1246
+  _globals['_CHECKMESSAGERESPONSE']._serialized_end=1370
+  _globals['_EXPLAINMESSAGEREQUEST']._serialized_start=1372
+  _globals['_EXPLAINMESSAGEREQUEST']._serialized_end=1415
+  _globals['_EXPLAINMESSAGERESPONSE']._serialized_start=1418
+  _globals['_EXPLAINMESSAGERESPONSE']._serialized_end=1675
+  _globals['_REPLAYVERDICTSREQUEST']._serialized_start=1677
+  _globals['_REPLAYVERDICTSREQUEST']._serialized_end=1796
+  _globals['_CHANGEDVERDICT']._serialized_start=1799
+  _globals['_CHANGEDVERDICT']._serialized_end=1982
+  _globals['_REPLAYVERDICTSRESPONSE']._serialized_start=1984
+  _globals['_REPLAYVERDICTSRESPONSE']._serialized_end=2097
+  _globals['_GETSTATUSREQUEST']._serialized_start=2099
+  _globals['_GETSTATUSREQUEST']._serialized_end=2117
+  _globals['_LISTENERSTATUS']._serialized_start=2120
+  _globals['_LISTENERSTATUS']._serialized_end=2264
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2266
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2387
+  _globals['_POLICYSERVICE']._serialized_start=2390
+  _globals['_POLICYSERVICE']._serialized_end=2906
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class Session(_message.Message):
     TLS_VERSION_FIELD_NUMBER: _builtins.int
     TLS_CIPHER_FIELD_NUMBER: _builtins.int
     AUTHENTICATED_ACCOUNT_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESSES_LOST_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The id of the connection, as logs show it. May be empty in a dry run."""
     client_address: _builtins.str
@@ -50,6 +51,10 @@ class Session(_message.Message):
     """The TLS cipher suite; empty without TLS."""
     authenticated_account: _builtins.str
     """The account that authenticated; empty for mail from outside."""
+    client_addresses_lost: _builtins.bool
+    """True while the ingress holds that client addresses are lost on their way to it: its last 100
+    connections from mail servers all came from private addresses. SPF and HELO mean nothing then.
+    """
     def __init__(
         self,
         *,
@@ -61,10 +66,11 @@ class Session(_message.Message):
         tls_version: _builtins.str = ...,
         tls_cipher: _builtins.str = ...,
         authenticated_account: _builtins.str = ...,
+        client_addresses_lost: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated_account", b"authenticated_account", "client_address", b"client_address", "client_port", b"client_port", "helo", b"helo", "listener", b"listener", "session_id", b"session_id", "tls_cipher", b"tls_cipher", "tls_version", b"tls_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated_account", b"authenticated_account", "client_address", b"client_address", "client_addresses_lost", b"client_addresses_lost", "client_port", b"client_port", "helo", b"helo", "listener", b"listener", "session_id", b"session_id", "tls_cipher", b"tls_cipher", "tls_version", b"tls_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,3 +528,88 @@ class ReplayVerdictsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayVerdictsResponse: _TypeAlias = ReplayVerdictsResponse  # noqa: Y015
+
+@_typing.final
+class GetStatusRequest(_message.Message):
+    """GetStatusRequest asks how things are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
+
+@_typing.final
+class ListenerStatus(_message.Message):
+    """ListenerStatus is what the ingress said of a listener when it last asked about a mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTENER_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESSES_LOST_FIELD_NUMBER: _builtins.int
+    LAST_CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    OBSERVE_TIME_FIELD_NUMBER: _builtins.int
+    listener: _builtins.str
+    """The listener's name from the configuration, for example "mx"."""
+    client_addresses_lost: _builtins.bool
+    """True: client addresses look lost, see Session."""
+    last_client_address: _builtins.str
+    """The client's address of that mail: of a node or a load balancer when addresses are lost."""
+    @_builtins.property
+    def observe_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was."""
+
+    def __init__(
+        self,
+        *,
+        listener: _builtins.str = ...,
+        client_addresses_lost: _builtins.bool = ...,
+        last_client_address: _builtins.str = ...,
+        observe_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe_time", b"observe_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_addresses_lost", b"client_addresses_lost", "last_client_address", b"last_client_address", "listener", b"listener", "observe_time", b"observe_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenerStatus: _TypeAlias = ListenerStatus  # noqa: Y015
+
+@_typing.final
+class GetStatusResponse(_message.Message):
+    """GetStatusResponse answers GetStatusRequest, as far as this replica was asked about mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_ADDRESSES_LOST_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    LISTENERS_FIELD_NUMBER: _builtins.int
+    client_addresses_lost: _builtins.bool
+    """True: at one listener at least client addresses look lost."""
+    advice: _builtins.str
+    """What to do about it; empty when nothing is."""
+    @_builtins.property
+    def listeners(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListenerStatus]:
+        """The listeners by name; none before the first mail."""
+
+    def __init__(
+        self,
+        *,
+        client_addresses_lost: _builtins.bool = ...,
+        advice: _builtins.str = ...,
+        listeners: _abc.Iterable[Global___ListenerStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "client_addresses_lost", b"client_addresses_lost", "listeners", b"listeners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015

@@ -56,6 +56,11 @@ class PolicyServiceStub:
                 request_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.ReplayVerdictsRequest.SerializeToString,
                 response_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.ReplayVerdictsResponse.FromString,
                 _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/gatepost.policy.v1.PolicyService/GetStatus',
+                request_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -93,6 +98,13 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatus(self, request, context):
+        """GetStatus tells whether verdicts can mean anything: whether the clients' addresses reach us.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +127,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ReplayVerdicts,
                     request_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.ReplayVerdictsRequest.FromString,
                     response_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.ReplayVerdictsResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.GetStatusRequest.FromString,
+                    response_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.GetStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -227,6 +244,33 @@ class PolicyService:
             '/gatepost.policy.v1.PolicyService/ReplayVerdicts',
             gatepost_dot_policy_dot_v1_dot_policy__pb2.ReplayVerdictsRequest.SerializeToString,
             gatepost_dot_policy_dot_v1_dot_policy__pb2.ReplayVerdictsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.policy.v1.PolicyService/GetStatus',
+            gatepost_dot_policy_dot_v1_dot_policy__pb2.GetStatusRequest.SerializeToString,
+            gatepost_dot_policy_dot_v1_dot_policy__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

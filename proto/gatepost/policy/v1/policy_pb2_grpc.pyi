@@ -47,6 +47,8 @@ class PolicyServiceStub:
     """ReplayVerdicts runs recorded check results against a candidate configuration
     and tells which decisions would change.
     """
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_policy_pb2.GetStatusRequest, _policy_pb2.GetStatusResponse]
+    """GetStatus tells whether verdicts can mean anything: whether the clients' addresses reach us."""
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -67,6 +69,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """ReplayVerdicts runs recorded check results against a candidate configuration
     and tells which decisions would change.
     """
+    GetStatus: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetStatusRequest, _policy_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """GetStatus tells whether verdicts can mean anything: whether the clients' addresses reach us."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """PolicyService judges mail. With dry_run it is open to everyone and leaves no trace in counters,
@@ -108,5 +112,13 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         """ReplayVerdicts runs recorded check results against a candidate configuration
         and tells which decisions would change.
         """
+
+    @_abc_1.abstractmethod
+    def GetStatus(
+        self,
+        request: _policy_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_pb2.GetStatusResponse, _abc.Awaitable[_policy_pb2.GetStatusResponse]]:
+        """GetStatus tells whether verdicts can mean anything: whether the clients' addresses reach us."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

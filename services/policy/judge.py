@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -56,8 +56,10 @@ async def run_checks(
     checks: Sequence[Check[S]], subject: S, means: Means, *, seconds: float
 ) -> list[Found]:
     """What each check finds, in their order, within so many seconds."""
-    warm = replace(means, resolver=_WarmResolver(means.resolver))
+    warm = _warm(means)
     found = [_run_warm(check, subject, warm) for check in checks]
+    if None not in found:
+        return found  # type: ignore[return-value]  # which the line above says
     tasks = {
         number: asyncio.create_task(_run(checks[number], subject, means))
         for number, known in enumerate(found)
@@ -91,6 +93,11 @@ class _WarmResolver:
         if answer is None:
             raise _Cold
         return answer
+
+
+@lru_cache(maxsize=8)
+def _warm(means: Means) -> Means:
+    return replace(means, resolver=_WarmResolver(means.resolver))
 
 
 def _run_warm(check: Check[S], subject: S, means: Means) -> Found | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import grpc.aio
@@ -22,19 +22,19 @@ from services.common.rpc.errors import not_found, unavailable
 from services.common.store import StoreError
 from services.policy import judge
 from services.policy.action import Action
-from services.policy.answers import recipient_answer, result_message, verdict_message
+from services.policy.answers import fill_recipient, fill_verdict, result_message
 from services.policy.arc.testimony import witnesses
 from services.policy.authentication import authenticate
 from services.policy.callout.callouts import Callouts
 from services.policy.checks import spf_mismatch
-from services.policy.checks.check import Finding, Means
+from services.policy.checks.check import Finding
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
-from services.policy.client_addresses import ClientAddresses
 from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory
 from services.policy.events import Events
 from services.policy.greylist import Greylist
 from services.policy.header_fields import header_fields
+from services.policy.means import MeansSource
 from services.policy.recipient_desk import RecipientDesk
 from services.policy.replay import BadCandidate, Replay, candidate_rules
 from services.policy.requests import (
@@ -86,7 +86,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._clients = ClientAddresses()
+        self._means = MeansSource(parts.resolver, parts.dry_resolver, parts.callouts)
         self._desk = RecipientDesk(
             parts.rules.current, parts.directory, parts.declared, parts.greylist
         )
@@ -98,8 +98,6 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         envelope = read_envelope(request)
         check_recipients(request.recipients, count=len(request.recipients))
         check_message_id(request.message_id, dry_run=request.dry_run)
-        if not request.dry_run:
-            self._clients.note(request.session, datetime.now(UTC))
         rules = self._parts.rules.current
         tables = [rules.table_for_address(recipient) for recipient in request.recipients]
         findings = await self._find_envelope(
@@ -111,7 +109,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             judge.count_results(results)
             judge.count_verdict("envelope", verdict)
         told = [result_message(result) for result in results]
-        response = pb.CheckEnvelopeResponse(verdict=verdict_message(verdict, told))
+        response = pb.CheckEnvelopeResponse()
+        fill_verdict(response.verdict, verdict, told)
         if len(request.recipients) > MAX_WITH_EVIDENCE:
             told = [result_message(result, with_evidence=False) for result in results]
         for recipient, table in zip(request.recipients, tables, strict=True):
@@ -126,10 +125,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             last = result_message(decision.results[-1])
             # Mail that is not judged may have all its recipients in one transaction.
             named = "" if is_exempt(rules, envelope) else table.name
-            answer = recipient_answer(
-                recipient, decision, way.deliver_to, [*own_told, last], rules=named
-            )
-            response.recipients.append(answer)
+            answer = response.recipients.add(recipient=recipient, rules=named)
+            fill_recipient(answer, decision, way.deliver_to, [*own_told, last])
             if decision.action is Action.REFUSE and not request.dry_run:
                 self._tell(request, [recipient], answer.verdict, [])
         return response
@@ -160,11 +157,13 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         if not request.dry_run:
             judge.count_results([*(r for r in before if r.check not in known), *after])
             judge.count_verdict("message", verdict)
-        message = verdict_message(verdict, map(result_message, verdict.results))
+        response = pb.CheckMessageResponse()
+        fill_verdict(response.verdict, verdict, map(result_message, verdict.results))
         fields = self._fields(verdict, mail, rules, request.message_id)
         if not request.dry_run:
-            self._tell(request, request.recipients, message, fields)
-        return pb.CheckMessageResponse(verdict=message, header_fields=fields)
+            self._tell(request, request.recipients, response.verdict, fields)
+        response.header_fields.extend(fields)
+        return response
 
     async def ExplainMessage(
         self, request: pb.ExplainMessageRequest, context: _Context
@@ -211,12 +210,6 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             raise unavailable("the events cannot be read just now", reason="NATS_AWAY") from error
         return replay.response
 
-    async def GetStatus(
-        self, request: pb.GetStatusRequest, context: _Context
-    ) -> pb.GetStatusResponse:
-        """Whether the clients' addresses reach us."""
-        return self._clients.status()
-
     # --- what the checks find -------------------------------------------------------------------
 
     async def _find_envelope(
@@ -233,7 +226,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         if is_exempt(rules, envelope):
             return judge.Findings((), ())
         known = known or {}
-        means = self._means(rules, dry_run)
+        means = self._means.under(rules, dry_run=dry_run)
         wanted = judge.that_matter(ENVELOPE_CHECKS, envelope, means, tables)
         missing = [check for check in wanted if check.name not in known]
         seconds = _seconds_left(rules, context)
@@ -248,23 +241,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     ) -> judge.Findings[Mail]:
         if is_exempt(rules, mail.envelope):
             return judge.Findings((), ())
-        means = self._means(rules, dry_run)
+        means = self._means.under(rules, dry_run=dry_run)
         await authenticate(mail, means, seconds=_seconds_left(rules, context))
         checks = judge.that_matter(MESSAGE_CHECKS, mail, means, [table])
         seconds = _seconds_left(rules, context)
         found = await judge.run_checks(checks, mail, means, seconds=seconds)
         return judge.Findings(checks, found)
-
-    def _means(self, rules: Rules, dry_run: bool) -> Means:
-        return Means(
-            self._parts.dry_resolver if dry_run else self._parts.resolver,
-            rules.config.policy,
-            rules.config.smtp.hostname,
-            self._parts.callouts,
-            dry_run,
-            rules.allow,
-            rules.deny,
-        )
 
     # --- what stays behind ----------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ something. HELO names, senders and recipients may be anything; judging them is w
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 
 from gatepost.policy.v1 import policy_pb2 as pb
@@ -52,7 +53,7 @@ def read_session(session: pb.Session) -> Session:
     # A link-local address comes with the name of its network interface.
     text = session.client_address.partition("%")[0]
     try:
-        address = ip_address(text)
+        address = _address(text)
     except ValueError:
         shown = one_line(session.client_address, limit=60)
         text = f"{shown!r} is not an IPv4 or IPv6 address such as 192.0.2.1 or 2001:db8::1"
@@ -132,6 +133,10 @@ def read_results(
 
 RECIPIENT = "recipient"
 """The name under which a recipient's own result stands beside those of the checks."""
+
+
+# The same clients come again and again. Only what is an address is kept, and that is short.
+_address = lru_cache(maxsize=4096)(ip_address)
 
 
 def _header(field: str, block: bytes) -> HeaderBlock:

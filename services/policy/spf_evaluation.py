@@ -26,6 +26,7 @@ import spf
 
 from services.common.dns import Answer, MxRecord, RecordType, Resolver, Status
 from services.common.log import WARNING, event
+from services.policy.spf_memory import SpfMemory
 
 MAX_RECORD_OCTETS = 4096
 MAX_TOTAL_OCTETS = 16 * 1024
@@ -44,6 +45,8 @@ _LITERAL_TERM = re.compile(
 )
 
 _log = logging.getLogger(__name__)
+
+_memory: SpfMemory[SpfOutcome] = SpfMemory()
 
 # Reading terms is most of the work, and big senders' records come with every other mail.
 _MAX_TERMS = 10_000
@@ -83,11 +86,29 @@ class SpfOutcome:
     """What was looked up, in order."""
 
 
-async def check_host(request: SpfRequest, resolver: Resolver) -> SpfOutcome:
-    """Evaluate the policy of a domain. Raises nothing but CancelledError."""
+async def check_host(
+    request: SpfRequest, resolver: Resolver, *, remember: bool = True
+) -> SpfOutcome:
+    """Evaluate the policy of a domain. Raises nothing but CancelledError.
+
+    `remember` is whether the outcome may take somebody's place in our memory.
+    """
     if not _is_multi_label(request.domain):
         return SpfOutcome("none")
-    answers: dict[_Key, Answer] = {}
+    key = (request.client, request.domain)
+    known, first = _memory.recall(key, resolver)
+    if known is not None:
+        return known
+    outcome = await _evaluate(request, resolver, first)
+    # A domain in U-labels has another name in its answers.
+    if remember and request.domain.isascii():
+        _memory.keep(key, outcome, outcome.answers)
+    return outcome
+
+
+async def _evaluate(request: SpfRequest, resolver: Resolver, first: Iterable[Answer]) -> SpfOutcome:
+    """Run until nothing is missing, beginning with these answers."""
+    answers: dict[_Key, Answer] = {(answer.name, answer.rdtype): answer for answer in first}
     ahead: set[_Key] = set()
     for _ in range(MAX_ROUNDS):
         run = _Run(request, answers, resolver)

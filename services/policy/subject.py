@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from services.policy.dkim.verification import SignatureResult
 
 IPAddress = IPv4Address | IPv6Address
+
+# The same hosts come again and again. A name that is longer than any that is valid is not kept.
+_MAX_KNOWN_HELO = 255
+_known_helo = lru_cache(maxsize=4096)(parse_helo)
 
 MAX_DIGESTS = 8
 """Different hashes of one body: each is work for all of its octets."""
@@ -62,7 +66,8 @@ class Session:
         mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
         self.address: IPAddress = mapped or address
         self.helo_text = helo
-        self.helo: HeloName = parse_helo(helo)
+        parse = _known_helo if len(helo) <= _MAX_KNOWN_HELO else parse_helo
+        self.helo: HeloName = parse(helo)
         self.session_id = session_id
         self.authenticated_account = authenticated_account
 

@@ -92,6 +92,8 @@ class Mailbox:
     @property
     def key(self) -> str:
         """For comparing and looking up: case-folded, normalised local part and canonical domain."""
+        if self.local_part.isascii():  # which has one normal form
+            return f"{self.local_part.lower()}@{self.domain}"
         folded = unicodedata.normalize("NFD", self.local_part).casefold()
         return f"{unicodedata.normalize('NFC', folded)}@{self.domain}"
 
@@ -121,6 +123,12 @@ def parse_mailbox(text: str, *, smtputf8: bool = False) -> Mailbox:
 
     Raises `AddressError`.
     """
+    # What is longer is refused, and must not be kept.
+    parse = _parse_known if len(text) <= MAX_PATH_OCTETS else _parse_mailbox
+    return parse(text, smtputf8)
+
+
+def _parse_mailbox(text: str, smtputf8: bool) -> Mailbox:
     # RFC 5321 §4.5.1: postmaster without a domain, in any case, must be accepted.
     if text.lower() == "postmaster":
         return POSTMASTER
@@ -129,6 +137,10 @@ def parse_mailbox(text: str, *, smtputf8: bool = False) -> Mailbox:
     if text[at : at + 1] != "@":
         raise AddressError("the address has no @ after its local part")
     return make_mailbox(local_part, text[at + 1 :])
+
+
+# One address is read several times for a mail, and recipients come again with every other one.
+_parse_known = lru_cache(maxsize=4096)(_parse_mailbox)
 
 
 def make_mailbox(local_part: str, domain: str) -> Mailbox:
@@ -253,7 +265,9 @@ def _check_alphabet(text: str, *, smtputf8: bool) -> None:
 def _check_local_part(local_part: str) -> None:
     if not local_part:
         raise AddressError("the local part is empty")
-    if not all(map(_is_allowed, local_part)):
+    # Of ASCII, what is printable is allowed; only other characters need a closer look.
+    plain = local_part.isascii() and local_part.isprintable()
+    if not plain and not all(map(_is_allowed, local_part)):
         raise AddressError("the local part holds a character that is not allowed")
     # Lone surrogates are refused above, so that encoding cannot fail here.
     if len(_quoted_if_needed(local_part).encode()) > MAX_LOCAL_PART_OCTETS:

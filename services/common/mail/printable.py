@@ -42,6 +42,8 @@ def _visible(character: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit and text.isascii():
+        return text
     encoded = text.encode()
     if len(encoded) <= limit:
         return text

@@ -64,9 +64,9 @@ class Finding:
     """What is to be done instead of what is configured for the check."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Means:
-    """What a check may use."""
+    """What a check may use. There is one of them for each configuration."""
 
     resolver: Resolver
     policy: Policy

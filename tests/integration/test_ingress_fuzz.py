@@ -153,7 +153,7 @@ async def test_sessions_of_any_kind(
             session = odd_session(seed)
             try:
                 await watch.play(session)
-            except (AssertionError, TimeoutError) as error:
+            except (AssertionError, TimeoutError, OSError) as error:
                 raise AssertionError(f"FUZZ_SEED={seed}: {session}: {error!r}") from error
         async with connected(edge.port()) as client:
             await client.hello()

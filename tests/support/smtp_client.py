@@ -68,7 +68,7 @@ class Client:
         async with asyncio.timeout(REPLY_S):
             try:
                 return await self.reader.read()
-            except ConnectionResetError:
+            except ConnectionError:
                 return b""
 
 

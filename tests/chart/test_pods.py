@@ -101,6 +101,7 @@ SECRETS: dict[str, dict[str, set[str]]] = {
     "policy": {
         "tokens": {"service.token", "operator.token", "viewer.token"},
         "nats-auth": {"policy"},
+        "accounts": {"accounts.yaml"},
     },
     "delivery": {
         "tokens": {"service.token", "operator.token", "viewer.token"},
@@ -109,7 +110,6 @@ SECRETS: dict[str, dict[str, set[str]]] = {
     },
     "keys": {"tokens": {"service.token", "operator.token", "viewer.token"}},
     "topology": {"nats-auth": {"topology"}},
-    "accounts": {"tokens": {"operator.token"}, "account": {"password"}},
     "test": {},
     "nats": {},
 }
@@ -132,11 +132,11 @@ def test_secrets_of_ones_own_are_used_and_none_are_made() -> None:
         "tokens": {"existingSecret": "my-tokens"},
         "tls": {"existingSecret": "my-tls"},
         "nats": {"auth": {"existingSecret": "my-nats"}},
-        "account": {"existingSecret": "my-account"},
+        "accounts": {"existingSecret": "my-accounts"},
     }
     from_values = {**EVERYTHING, **given}
     from_values["nats"] = {**EVERYTHING["nats"], **given["nats"]}
-    from_values["account"] = {**EVERYTHING["account"], **given["account"]}
+    from_values["accounts"] = {**EVERYTHING["accounts"], **given["accounts"]}
     chart = render(from_values)
     assert not chart.of("Secret", "Certificate")
     named = set()
@@ -145,7 +145,7 @@ def test_secrets_of_ones_own_are_used_and_none_are_made() -> None:
             named.add(volume.get("secret", {}).get("secretName"))
         for variable in container(pod).get("env", []):
             named.add(variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name"))
-    assert named - {None} == {"my-tokens", "my-tls", "my-nats", "my-account", "smarthost"}
+    assert named - {None} == {"my-tokens", "my-tls", "my-nats", "my-accounts", "smarthost"}
 
 
 def test_highly_available_means_spread_and_more_than_one() -> None:

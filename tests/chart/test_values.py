@@ -44,7 +44,7 @@ EVERYTHING: dict[str, Any] = {
         "policy": {"actions": {"sender_unreachable": "spam"}},
     },
     "mailbox": {"enabled": True},
-    "account": {"address": "you@example.org"},
+    "accounts": {"address": "you@example.org"},
     "ingress": {
         "service": {"type": "LoadBalancer", "annotations": {"a": "b"}, "nodePorts": {"mx": 30025}},
         "submissionService": {"enabled": True, "type": "NodePort"},
@@ -94,7 +94,7 @@ def test_no_object_is_made_twice() -> None:
         ("config.delivery.retry.interval", "often"),
         ("config.policy.actions.spf_mismatch", "reject"),
         ("config.smpt", {}),
-        ("account.address", "you"),
+        ("accounts.address", "you"),
     ],
 )
 @pytest.mark.parametrize("name", HELMS)
@@ -122,7 +122,6 @@ def test_a_mistake_is_refused_with_its_path(path: str, value: Any, name: str) ->
             "nats.auth.existingSecret",
         ),
         ({"config": {"domains": {"local": ["example.org"]}}}, "mailbox.enabled"),
-        ({"account": {"address": "you@example.org"}}, "account.address"),
         ({"ingress": {"service": {"ports": {"smtp": 25}}}}, "ingress.service.ports.smtp"),
         ({"config": {"smtp": {"listeners": [{"name": "mx", "port": 25}]}}}, "1024"),
         (

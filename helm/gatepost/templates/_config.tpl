@@ -51,6 +51,10 @@ delivery:
   smarthost:
     password_file: /etc/gatepost/smarthost/password
 {{- end }}
+{{- if .root.Values.accounts.enabled }}
+recipients:
+  accounts_file: /etc/gatepost/accounts/accounts.yaml
+{{- end }}
 keys:
   store: kubernetes
   namespace: {{ .root.Values.keys.namespace | default .root.Release.Namespace }}
@@ -70,6 +74,12 @@ mailbox:
   directory: /var/mail/gatepost
 auth:
   tokens_directory: /etc/gatepost/tokens
+{{- end -}}
+
+{{/* The account that is made where nobody names one: a login that submits mail, and no mailbox. */}}
+{{- define "gatepost.accounts.address" -}}
+{{- $config := include "gatepost.config" (dict "root" . "component" "policy") | fromYaml -}}
+{{- .Values.accounts.address | default (printf "submission@%s" $config.smtp.hostname) -}}
 {{- end -}}
 
 {{/* What the schema of values cannot say, because it takes two keys or a pod to see it. */}}
@@ -131,9 +141,15 @@ data:
     {{- include "gatepost.config" . | nindent 4 }}
 {{- end -}}
 
-{{/* Ports of next hops that the configuration names, besides 25: "smtp:host:587" and the smarthost's. */}}
+{{/*
+Ports of next hops: 25, those that the configuration names ("smtp:host:587", the smarthost's), and
+that of the web servers which tell how a domain wants its mail encrypted (MTA-STS).
+*/}}
 {{- define "gatepost.config.hopPorts" -}}
 {{- $ports := list 25 -}}
+{{- if dig "delivery" "mta_sts" true . -}}
+{{- $ports = append $ports 443 -}}
+{{- end -}}
 {{- range $domain, $hop := omit (dig "domains" "relay" dict .) "helm-test.invalid" -}}
 {{- $port := regexFind ":[0-9]+$" $hop | trimPrefix ":" -}}
 {{- if $port -}}

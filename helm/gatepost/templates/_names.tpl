@@ -57,6 +57,10 @@ labels:
 {{- .Values.tokens.existingSecret | default (include "gatepost.name" (dict "root" . "component" "tokens")) -}}
 {{- end -}}
 
+{{- define "gatepost.secret.accounts" -}}
+{{- .Values.accounts.existingSecret | default (include "gatepost.name" (dict "root" . "component" "accounts")) -}}
+{{- end -}}
+
 {{- define "gatepost.secret.tls" -}}
 {{- .Values.tls.existingSecret | default (include "gatepost.name" (dict "root" . "component" "tls")) -}}
 {{- end -}}

@@ -47,10 +47,6 @@ edges:
   - {from: keda, to: nats, ports: [8222]}
   {{- end }}
   {{- end }}
-  {{- if .Values.account.address }}
-  - {from: accounts, to: policy, ports: [{{ include "gatepost.port" $services.policy.grpc }}]}
-  - {from: accounts, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
-  {{- end }}
   {{- if .Values.test.enabled }}
   - {from: test, to: ingress, ports: {{ toJson $listeners }}}
   - {from: test, to: test, ports: [{{ include "gatepost.test.port" . }}]}

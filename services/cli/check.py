@@ -1,6 +1,7 @@
 """`gatepost check`: what would policy do with this mail, and why?
 
-Always a dry run: the very code that judges real mail, without a trace.
+Always a dry run: the very code that judges real mail, without a trace. It is asked as the ingress
+asks: about the envelope first, and about the mail with the recipients that were taken.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOpt
 from services.cli.output import console, plain, print_json, print_table, printable
 
 MAX_EML_OCTETS: Final = 3 * 2**20
+RECIPIENT: Final = "recipient"
+"""The result on the recipient itself, beside those of the checks."""
 
 _EXIT_CODES: Final = {
     verdict_pb2.ACTION_ACCEPT: 0,
@@ -65,40 +68,49 @@ def check(
 ) -> None:
     """Ask policy what it would do with a mail, and why.
 
-    Exit code: 0 accept, 10 spam, 11 defer, 12 refuse.
+    Exit code: 0 accept, 10 spam, 11 defer, 12 refuse; the highest where recipients differ.
     """
+    content = _content(mail) if mail else None
+    if not recipients:
+        raise CliError("give at least one recipient with --to", Exit.USAGE)
     session = pb.Session(client_address=ip, helo=helo, authenticated_account=account)
     with connect("policy", server=server, data=data, token_file=token_file) as connection:
-        response: pb.CheckMessageResponse | pb.CheckEnvelopeResponse
-        if mail:
-            response = _ask_message(connection, session, sender, recipients or [], _content(mail))
-        else:
-            response = _ask_envelope(connection, session, sender, recipients or [])
+        asked = pb.CheckEnvelopeRequest(
+            session=session, sender=sender, recipients=recipients, dry_run=True
+        )
+        envelope = connection.call(PolicyServiceStub(connection.channel).CheckEnvelope, asked)
+        message = _ask_message(connection, asked, envelope, content)
     if as_json:
-        print_json(plain(response))
+        # Once there is a verdict on the mail, it holds the results on session and sender too.
+        print_json(plain(envelope) | (plain(message) if message else {}))
     else:
-        _show(response, evidence)
-    raise typer.Exit(_exit_code(response))
+        _show(envelope, message, evidence)
+    raise typer.Exit(_exit_code(envelope, message))
 
 
 def _ask_message(
-    connection: Connection, session: pb.Session, sender: str, recipients: list[str], content: bytes
-) -> pb.CheckMessageResponse:
+    connection: Connection,
+    asked: pb.CheckEnvelopeRequest,
+    envelope: pb.CheckEnvelopeResponse,
+    content: bytes | None,
+) -> pb.CheckMessageResponse | None:
+    """The answer about the mail; None if there is none, or nobody whom it could go to."""
+    taken = [
+        answer.recipient
+        for answer in envelope.recipients
+        if answer.verdict.action in (verdict_pb2.ACTION_ACCEPT, verdict_pb2.ACTION_SPAM)
+    ]
+    if content is None or not taken:
+        return None
     request = pb.CheckMessageRequest(
-        session=session, sender=sender, recipients=recipients, content=content, dry_run=True
+        session=asked.session,
+        sender=asked.sender,
+        recipients=taken,
+        content=content,
+        envelope_results=envelope.verdict.check_results,
+        dry_run=True,
     )
     return connection.call(PolicyServiceStub(connection.channel).CheckMessage, request)
-
-
-def _ask_envelope(
-    connection: Connection, session: pb.Session, sender: str, recipients: list[str]
-) -> pb.CheckEnvelopeResponse:
-    if not recipients:
-        raise CliError("give at least one recipient with --to, or an .eml file", Exit.USAGE)
-    request = pb.CheckEnvelopeRequest(
-        session=session, sender=sender, recipients=recipients, dry_run=True
-    )
-    return connection.call(PolicyServiceStub(connection.channel).CheckEnvelope, request)
 
 
 def _content(name: str) -> bytes:
@@ -112,18 +124,22 @@ def _content(name: str) -> bytes:
     return re.sub(rb"\r\n|\r|\n", b"\r\n", raw)
 
 
-def _show(response: pb.CheckMessageResponse | pb.CheckEnvelopeResponse, evidence: bool) -> None:
-    if isinstance(response, pb.CheckMessageResponse):
-        _show_verdict("message", response.verdict)
-        _show_results(response.verdict.check_results, evidence)
-        for field in response.header_fields:
-            console.print(Text(printable(f"{field.name}: {field.value}".replace("\r", "")), "dim"))
-        return
-    for answer in response.recipients:
+def _show(
+    envelope: pb.CheckEnvelopeResponse, message: pb.CheckMessageResponse | None, evidence: bool
+) -> None:
+    for answer in envelope.recipients:
         target = ", ".join(answer.deliver_to)
         shown = answer.recipient + (f" → {target}" if target and target != answer.recipient else "")
         _show_verdict(shown, answer.verdict)
-        _show_results(answer.verdict.check_results, evidence)
+        results = answer.verdict.check_results
+        # The results on session and sender come again with those on the mail.
+        own = [result for result in results if result.check == RECIPIENT]
+        _show_results(own if message else results, evidence)
+    if message:
+        _show_verdict("message", message.verdict)
+        _show_results(message.verdict.check_results, evidence)
+        for field in message.header_fields:
+            console.print(Text(printable(f"{field.name}: {field.value}".replace("\r", "")), "dim"))
 
 
 def _show_verdict(subject: str, verdict: verdict_pb2.Verdict) -> None:
@@ -164,9 +180,7 @@ def _word(action: verdict_pb2.Action.ValueType) -> str:
     return verdict_pb2.Action.Name(action).removeprefix("ACTION_").lower()
 
 
-def _exit_code(response: pb.CheckMessageResponse | pb.CheckEnvelopeResponse) -> int:
-    if isinstance(response, pb.CheckMessageResponse):
-        return _EXIT_CODES.get(response.verdict.action, 1)
-    return max(
-        (_EXIT_CODES.get(answer.verdict.action, 1) for answer in response.recipients), default=1
-    )
+def _exit_code(envelope: pb.CheckEnvelopeResponse, message: pb.CheckMessageResponse | None) -> int:
+    verdicts = [answer.verdict for answer in envelope.recipients]
+    verdicts += [message.verdict] if message else []
+    return max((_EXIT_CODES.get(verdict.action, 1) for verdict in verdicts), default=1)

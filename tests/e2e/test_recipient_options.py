@@ -1,0 +1,185 @@
+"""`refuse_unknown`, `auto_create` and `catch_all` through SMTP: each, all together, in what order.
+
+For all domains and for one; and before each session a dry run, asked by gRPC and by
+`gatepost check`, says the same as the session then gets.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+
+from gatepost.policy.v1 import directory_pb2 as pb
+from gatepost.policy.v1.directory_pb2_grpc import DirectoryServiceStub
+from services.common.rpc.auth import Role
+from services.common.rpc.tokens import token_file
+from tests.support.dns_server import DnsServer
+from tests.support.foretold import Mail, Outcome, foretell, recorded, send
+from tests.support.installation import Installation
+
+ZONE = {
+    ("mx.example.org", "A"): ["127.0.0.1"],
+    ("example.org", "MX"): ["10 mx.example.org"],
+    ("example.org", "TXT"): ["v=spf1 ip4:127.0.0.1 -all"],
+}
+CATCH_ALL = "all@example.test"
+REFUSED = (550, "5.1.1 Mailbox unavailable")
+REFUSE, CREATE, CATCH = (
+    {"refuse_unknown": True},
+    {"auto_create": True},
+    {"catch_all": CATCH_ALL},
+)
+# What a domain sets for itself, and what then becomes of mail for an unknown recipient.
+OWN: Mapping[str, tuple[Mapping[str, object], str]] = {
+    "none": ({}, "unknown"),
+    "refuse": (REFUSE, "unknown"),
+    "create": (CREATE, "auto_create"),
+    "catch": (CATCH, "catch_all"),
+    "create-catch": ({**CREATE, **CATCH}, "auto_create"),
+    "refuse-create": ({**REFUSE, **CREATE}, "unknown"),
+    "refuse-catch": ({**REFUSE, **CATCH}, "unknown"),
+    "all": ({**REFUSE, **CREATE, **CATCH}, "unknown"),
+}
+# The settings for all domains, what a domain sets against them, and what becomes of the mail.
+GLOBAL: Mapping[
+    str, tuple[Mapping[str, object], Mapping[str, tuple[Mapping[str, object], str]]]
+] = {
+    "refuse": (
+        {**REFUSE, **CREATE, **CATCH},
+        {
+            "plain": ({}, "unknown"),
+            "create": ({"refuse_unknown": False}, "auto_create"),
+            "catch": ({"refuse_unknown": False, "auto_create": False}, "catch_all"),
+        },
+    ),
+    "create": (
+        {**CREATE, **CATCH},
+        {
+            "plain": ({}, "auto_create"),
+            "refuse": (REFUSE, "unknown"),
+            "catch": ({"auto_create": False}, "catch_all"),
+            "neither": ({"auto_create": False, "catch_all": ""}, "unknown"),
+        },
+    ),
+    "catch": (CATCH, {"plain": ({}, "catch_all"), "blank": ({"catch_all": ""}, "unknown")}),
+}
+
+
+def config(dns: str, general: Mapping[str, object], own: Mapping[str, object]) -> dict[str, Any]:
+    """Accounts may come to be twice an hour and domain."""
+    domains = {domain: settings for domain, settings in own.items() if settings}
+    return {
+        "dns": {"servers": [dns]},
+        "domains": {"local": ["example.test", *own]},
+        "recipients": {**general, "auto_create_limit": 2, "domains": domains},
+    }
+
+
+@pytest.fixture(scope="module")
+def dns() -> Iterator[DnsServer]:
+    with DnsServer(ZONE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory, dns: DnsServer) -> Iterator[Installation]:
+    own = {f"{name}.test": settings for name, (settings, _) in OWN.items()}
+    started = Installation(tmp_path_factory.mktemp("gatepost"), config(dns.address, {}, own))
+    started.start()
+    for address in (CATCH_ALL, "you@example.test"):
+        assert started.gatepost("accounts", "add", address, "--no-password").returncode == 0
+    yield started
+    started.close()
+
+
+def check(edge: Installation, recipient: str, result: str) -> Outcome:
+    """One mail for an unknown recipient: foretold, sent, recorded, and where it arrives."""
+    catch_all_before = len(edge.mail(CATCH_ALL))
+    mail = Mail(recipient=recipient)
+    told = foretell(edge, mail)
+    outcome = send(edge, mail)
+    assert recorded(edge, outcome) == told
+    found = {each["check"]: each["result"] for each in told["check_results"]}
+    if result == "unknown":
+        assert (outcome.code, outcome.text) == REFUSED
+        assert (told["decisive_check"], found["recipient"]) == ("recipient", "unknown")
+        assert recipient not in accounts(edge)
+        return outcome
+    assert outcome.code == 250
+    if result == "auto_create":
+        edge.wait_mail(recipient)
+        assert accounts(edge)[recipient] == pb.ACCOUNT_ORIGIN_AUTO_CREATED
+    else:
+        arrived = edge.wait_mail(CATCH_ALL, catch_all_before + 1)[-1]
+        assert outcome.message_id.encode() in arrived
+        assert recipient not in accounts(edge)
+    return outcome
+
+
+def accounts(edge: Installation) -> dict[str, int]:
+    """Their origins by address."""
+    token = token_file(edge.data / "tokens", Role.VIEWER).read_text(encoding="ascii").strip()
+    with grpc.insecure_channel(f"127.0.0.1:{edge.ports['policy']}") as channel:
+        listed = DirectoryServiceStub(channel).ListAccounts(
+            pb.ListAccountsRequest(), metadata=(("authorization", f"Bearer {token}"),), timeout=20
+        )
+    return {account.address: account.origin for account in listed.accounts}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_unknown_recipient(edge: Installation, name: str) -> None:
+    check(edge, f"nobody@{name}.test", OWN[name][1])
+
+
+@pytest.mark.parametrize(("name", "result"), [("create", "unknown"), ("create-catch", "catch_all")])
+def test_above_the_limit_no_account_comes_to_be(edge: Installation, name: str, result: str) -> None:
+    for number in range(3):
+        domain = f"{name}.test"
+        made = [address for address in accounts(edge) if address.endswith(f"@{domain}")]
+        check(edge, f"user{number}@{domain}", "auto_create" if len(made) < 2 else result)
+    assert len([a for a in accounts(edge) if a.endswith(f"@{name}.test")]) == 2
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_some_recipients_are_always_known(edge: Installation, name: str) -> None:
+    """Accounts, and postmaster and abuse of every domain."""
+    for recipient in ("you@example.test", f"Postmaster@{name}.test", f"abuse@{name}.test"):
+        mail = Mail(recipient=recipient)
+        told = foretell(edge, mail)
+        outcome = send(edge, mail)
+        assert outcome.code == 250
+        assert told["action"] == "ACTION_ACCEPT"
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_settings_for_all_domains_and_a_domain_s_own(
+    edge: Installation, dns: DnsServer, name: str
+) -> None:
+    general, domains = GLOBAL[name]
+    own = {f"{domain}.{name}-all.test": settings for domain, (settings, _) in domains.items()}
+    reload(edge, config(dns.address, general, own))
+    for domain, (_, result) in domains.items():
+        check(edge, f"nobody@{domain}.{name}-all.test", result)
+
+
+def reload(edge: Installation, values: dict[str, Any]) -> None:
+    """Change the configuration, and return when policy and ingress follow it."""
+    services = ("policy", "ingress")
+    before = {service: reloads(edge, service) for service in services}
+    edge.configure(values)
+    deadline = time.monotonic() + 20
+    while any(reloads(edge, service) == before[service] for service in services):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def reloads(edge: Installation, service: str) -> float:
+    found = re.search(
+        r'^gatepost_config_reloads_total\{result="applied"\} (\S+)$',
+        edge.metrics(service),
+        re.MULTILINE,
+    )
+    return float(found[1]) if found else 0.0

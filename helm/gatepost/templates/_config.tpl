@@ -141,15 +141,9 @@ data:
     {{- include "gatepost.config" . | nindent 4 }}
 {{- end -}}
 
-{{/*
-Ports of next hops: 25, those that the configuration names ("smtp:host:587", the smarthost's), and
-that of the web servers which tell how a domain wants its mail encrypted (MTA-STS).
-*/}}
+{{/* Ports of next hops that the configuration names, besides 25: "smtp:host:587" and the smarthost's. */}}
 {{- define "gatepost.config.hopPorts" -}}
 {{- $ports := list 25 -}}
-{{- if dig "delivery" "mta_sts" true . -}}
-{{- $ports = append $ports 443 -}}
-{{- end -}}
 {{- range $domain, $hop := omit (dig "domains" "relay" dict .) "helm-test.invalid" -}}
 {{- $port := regexFind ":[0-9]+$" $hop | trimPrefix ":" -}}
 {{- if $port -}}

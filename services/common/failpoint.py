@@ -3,8 +3,8 @@
     GATEPOST_FAILPOINTS="after-publish=50,after-dot=200" gatepost up
 
 kills each process with SIGKILL when it comes to a place for the 50th, or the 200th time. Such a
-process says so on its standard error first. Without the variable a place costs one test of an empty
-mapping; the variable is read once, when the process starts.
+process says so on its standard error first. `@FILE` takes the text from a file. Both are read once,
+when the process starts; without the variable a place costs one test of an empty mapping.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "GATEPOST_FAILPOINTS"
@@ -58,8 +59,9 @@ def parse(text: str) -> dict[Failpoint, int]:
 
 def _armed() -> dict[Failpoint, int]:
     try:
-        return parse(os.environ.get(VARIABLE, ""))
-    except ValueError as error:
+        text = os.environ.get(VARIABLE, "")
+        return parse(Path(text[1:]).read_text(encoding="ascii") if text[:1] == "@" else text)
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
 
 

@@ -16,26 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from services.common.failpoint import Failpoint
 from tests.chaos import faults
 from tests.chaos.report import table
 from tests.chaos.world import Row, World
 from tests.support.programs import extend_search_path
-
-EVERY = {
-    Failpoint.AFTER_DATA: 90,
-    Failpoint.AFTER_CONTENT: 9,
-    Failpoint.BEFORE_PUBLISH: 130,
-    Failpoint.AFTER_PUBLISH: 110,
-    Failpoint.AFTER_ACCEPT: 70,
-    Failpoint.AFTER_FETCH: 210,
-    Failpoint.AFTER_CONNECT: 12,
-    Failpoint.AFTER_DOT: 100,
-    Failpoint.AFTER_DELIVERY: 130,
-    Failpoint.AFTER_DEFER: 60,
-    Failpoint.AFTER_NOTIFY: 4,
-}
-"""How often each place is passed by a process before it dies there."""
 
 SMALL_STORAGE = "60MB"
 
@@ -68,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def names() -> set[str]:
     """The faults."""
-    every = (*faults.ONE_NODE, *faults.THREE_NODES, faults.failpoints, faults.full_storage)
+    every = (*faults.ONE_NODE, *faults.THREE_NODES, faults.full_storage)
     return {fault.__name__ for fault in every}
 
 
@@ -84,8 +68,6 @@ class _Run:
     def rows(self) -> list[Row]:
         """Run all."""
         rows = [*self._in(World(self._random, self._sessions), faults.ONE_NODE)]
-        world = World(self._random, self._sessions, failpoints=EVERY)
-        rows += self._in(world, [faults.failpoints])
         world = World(self._random, self._sessions, storage=SMALL_STORAGE)
         rows += self._in(world, [faults.full_storage])
         world = World(self._random, self._sessions, nodes=3)

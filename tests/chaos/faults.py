@@ -9,15 +9,34 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from services.common.failpoint import Failpoint
 from tests.chaos.garbage import publish_garbage
 from tests.chaos.receiver import Mood
 from tests.chaos.world import DOMAINS, PROCESSES, SENDER_DOMAIN, World
 from tests.support.installation import SERVICES
 from tests.support.load import Load, Parcel
 from tests.support.nats_cluster import NODES
+
+INGRESS_POINTS = (
+    Failpoint.AFTER_DATA,
+    Failpoint.AFTER_CONTENT,
+    Failpoint.BEFORE_PUBLISH,
+    Failpoint.AFTER_PUBLISH,
+    Failpoint.AFTER_ACCEPT,
+)
+DELIVERY_POINTS = (
+    Failpoint.AFTER_FETCH,
+    Failpoint.AFTER_CONNECT,
+    Failpoint.AFTER_DOT,
+    Failpoint.AFTER_DELIVERY,
+    Failpoint.AFTER_DEFER,
+    Failpoint.AFTER_NOTIFY,
+)
+PASSES = {Failpoint.AFTER_CONTENT: 2, Failpoint.AFTER_CONNECT: 2, Failpoint.AFTER_NOTIFY: 2}
+"""At most how often the rare ones are passed before the process dies; 40 times the others."""
 
 Fault = Callable[[World, float], None]
 
@@ -27,13 +46,18 @@ _TOLD_WITHIN_S = 30.0
 
 def kills(world: World, seconds: float) -> None:
     """kill -9 of every process"""
+    longest = 0.0
     with world.load():
-        _until(seconds, lambda: _kill_one(world, world.random.choice(PROCESSES)))
 
+        def kill() -> None:
+            nonlocal longest
+            world.kill(world.random.choice(PROCESSES))
+            longest = max(longest, _flows_again_after(world))
+            time.sleep(world.random.uniform(0.0, 1.0))
 
-def _kill_one(world: World, name: str) -> None:
-    world.kill(name)
-    time.sleep(world.random.uniform(0.2, 3.0))
+        _flows_again_after(world)
+        _until(seconds, kill)
+    world.notes.append(f"mail again within {longest:.1f} s of each")
 
 
 def restarts(world: World, seconds: float) -> None:
@@ -150,13 +174,34 @@ def unreadable_records(world: World, seconds: float) -> None:
 def failpoints(world: World, seconds: float) -> None:
     """death at each failpoint"""
     world.receiver.moods[DOMAINS[1]] = Mood.BUSY
+    left = {"ingress": list(INGRESS_POINTS), "delivery": list(DELIVERY_POINTS)}
+    deadline = time.monotonic() + max(seconds, _BACK_WITHIN_S)
     with world.load():
-        time.sleep(seconds)
-    struck = world.struck()
-    missed = sorted(set(world.failpoints) - set(struck))
-    world.notes.append(f"{len(set(struck))} of {len(world.failpoints)} places were reached")
+        for name in left:
+            _arm_next(world, left)
+            world.kill(name)
+        while any(left.values()) and time.monotonic() < deadline:
+            struck = set(world.struck())
+            if any(points and points[0] in struck for points in left.values()):
+                left = {
+                    name: [point for point in points if point not in struck]
+                    for name, points in left.items()
+                }
+                _arm_next(world, left)
+            time.sleep(0.05)
+        world.arm({})
+        for name in left:
+            world.kill(name)
+    every = len(INGRESS_POINTS) + len(DELIVERY_POINTS)
+    missed = [point for points in left.values() for point in points]
+    world.notes.append(f"{every - len(missed)} of {every} places were reached")
     if missed:
         world.complaints.append(f"no process died at {', '.join(missed)}")
+
+
+def _arm_next(world: World, left: Mapping[str, Sequence[Failpoint]]) -> None:
+    first = [points[0] for points in left.values() if points]
+    world.arm({point: world.random.randint(1, PASSES.get(point, 40)) for point in first})
 
 
 def full_storage(world: World, seconds: float) -> None:
@@ -209,15 +254,14 @@ def lost_majority(world: World, seconds: float) -> None:
             world.complaints.append("mail was accepted without a majority")
         for number in gone:
             cluster.start_node(number)
-        began = time.monotonic()
-        while len(world.ledger.accepted) == accepted and time.monotonic() - began < _BACK_WITHIN_S:
-            time.sleep(0.1)
-        world.notes.append(f"mail again {time.monotonic() - began:.1f} s after they came back")
+        waited = _flows_again_after(world)
+        world.notes.append(f"mail again {waited:.1f} s after they came back")
         time.sleep(seconds / 4)
 
 
 ONE_NODE: tuple[Fault, ...] = (
     kills,
+    failpoints,
     restarts,
     hanging_nats,
     bad_next_hops,
@@ -237,6 +281,17 @@ def _until(seconds: float, step: Callable[[], None]) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         step()
+
+
+def _flows_again_after(world: World) -> float:
+    """Seconds until mail is accepted, a session's worth of it."""
+    before, began = len(world.ledger.accepted), time.monotonic()
+    while len(world.ledger.accepted) < before + world.sessions:
+        if time.monotonic() - began > _BACK_WITHIN_S:
+            world.complaints.append(f"no mail was accepted for {_BACK_WITHIN_S:.0f} s")
+            break
+        time.sleep(0.01)
+    return time.monotonic() - began
 
 
 def _flood(world: World, recipients: list[str], seconds: float) -> None:

@@ -72,7 +72,6 @@ class World:
     sessions: int = 6
     nodes: int = 1
     storage: str = "1GB"
-    failpoints: Mapping[Failpoint, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     kills: int = 0
     round: str = ""
@@ -94,7 +93,8 @@ class World:
         (path / "gatepost").mkdir()
         self.installation = Installation(path / "gatepost", self.config())
         self.receiver.__enter__()
-        os.environ[VARIABLE] = ",".join(f"{name}={n}" for name, n in self.failpoints.items())
+        self.arm({})
+        os.environ[VARIABLE] = f"@{self._armed_file}"
         try:
             if self.cluster is not None:
                 self.cluster.start()
@@ -209,12 +209,18 @@ class World:
         """Wait until nothing is missing and the queue is empty, or too long has passed."""
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline:
-            if not self.ledger.missing():
-                listed = self.installation.gatepost("queue", "list")
-                if listed.stdout.strip() == "the queue is empty":
-                    return
+            listed = self.installation.gatepost("queue", "list")
+            is_empty = listed.stdout.strip() == "the queue is empty"
+            if is_empty and not self.ledger.missing():
+                return
             time.sleep(0.2)
+        left = listed.stdout.strip().splitlines()
         self.complaints.append(f"the queue is not empty after {DRAIN_S:.0f} s")
+        self.complaints += left[:5]
+
+    @property
+    def _armed_file(self) -> Path:
+        return Path(self.folder.name) / "failpoints"
 
     # --- faults ---------------------------------------------------------------------------------
 
@@ -232,6 +238,11 @@ class World:
         began = time.monotonic()
         self.installation.wait_ready(service, seconds=DRAIN_S)
         return time.monotonic() - began
+
+    def arm(self, points: Mapping[Failpoint, int]) -> None:
+        """Where processes that start from now on are to die, and at which passing."""
+        text = ",".join(f"{point}={count}" for point, count in points.items())
+        self._armed_file.write_text(text, encoding="ascii")
 
     def struck(self) -> list[str]:
         """The failpoints at which a process died so far, in no order."""

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,15 @@ def test_a_wrong_setting_is_told(setting: str, says: str) -> None:
         parse(setting)
     assert says in str(error.value)
     assert run(setting).returncode == 1
+
+
+def test_a_file_may_say_it(tmp_path: Path) -> None:
+    setting = tmp_path / "failpoints"
+    setting.write_text("after-dot=1\n")
+    assert run(f"@{setting}").returncode == -signal.SIGKILL
+    setting.write_text("")
+    assert run(f"@{setting}").stdout == "0\n1\n2\n"
+    assert run(f"@{tmp_path / 'nowhere'}").returncode == 1
 
 
 def test_every_place_has_a_name() -> None:

@@ -10,12 +10,15 @@ from dkim.canonicalization import compress_whitespace, unfold_header_value
 _WHITE_SPACE = b" \t\r\n"
 
 
-def relaxed(name: str, value: bytes) -> bytes:
-    """The field `name`: `value` (all that follows the colon) in canonical form, with its CRLF."""
+def relaxed(name: bytes, value: bytes) -> bytes:
+    """The field `name`: `value` (all that follows the colon) in canonical form, with its CRLF.
+
+    `name` is in lower case.
+    """
     canonical = value.strip(_WHITE_SPACE)
     # Most fields need neither, and finding that out is cheaper than a regular expression.
     if b"\n" in canonical:
         canonical = unfold_header_value(canonical)
     if b"  " in canonical or b"\t" in canonical:
         canonical = compress_whitespace(canonical)
-    return name.lower().encode("ascii") + b":" + canonical + b"\r\n"
+    return b"%b:%b\r\n" % (name, canonical)

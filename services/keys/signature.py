@@ -1,12 +1,7 @@
 """DKIM-Signature fields for a header block: RFC 6376 §3.5 and §5, RFC 8463, RFC 8301.
 
-relaxed/relaxed, SHA-256, one field for each key. Pure: the header, the body's hash and the time
-come in, fields go out.
-
-Which fields are signed: those that a reader or his program acts on. Most of them are signed once
-more than they are there ("oversigned", RFC 6376 §8.15), so that a second From, or a Subject where
-there was none, breaks the signature instead of riding on it. Fields that forwarders and lists add
-or change as their job are signed only as they stand, or not at all.
+relaxed/relaxed, SHA-256, one field for each key. Pure: the header's fields, the body's hash and the
+time come in, fields go out. `signed_fields` says which fields are covered.
 """
 
 from __future__ import annotations
@@ -18,52 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from services.common.mail.message import FOLD_AT, HeaderBlock, HeaderField
+from services.common.mail.message import FOLD_AT
 from services.keys.canonical_header import relaxed
 from services.keys.private_key import PrivateKey
+from services.keys.signed_fields import OVERSIGNED, SIGNED_IF_PRESENT, Fields
 
 FIELD_NAME: Final = "DKIM-Signature"
 BODY_HASH_OCTETS: Final = 32
-
-# In this order, in `h=`.
-OVERSIGNED: Final = (
-    "from",
-    "reply-to",
-    "subject",
-    "date",
-    "to",
-    "cc",
-    "message-id",
-    "in-reply-to",
-    "references",
-    "mime-version",
-    "content-type",
-    "content-transfer-encoding",
-)
-# Lists add Sender and List-… to what they pass on, and who resends a mail adds Resent-… above
-# (RFC 6376 §5.4.1); RFC 8058 §4 wants List-Unsubscribe-Post covered.
-SIGNED_IF_PRESENT: Final = (
-    "sender",
-    "content-id",
-    "content-description",
-    "content-disposition",
-    "content-language",
-    "autocrypt",
-    "list-id",
-    "list-help",
-    "list-unsubscribe",
-    "list-unsubscribe-post",
-    "list-subscribe",
-    "list-post",
-    "list-owner",
-    "list-archive",
-    "resent-date",
-    "resent-from",
-    "resent-sender",
-    "resent-to",
-    "resent-cc",
-    "resent-message-id",
-)
 
 _LINE_END: Final = "\r\n\t"
 _BASE64_AT_ONCE: Final = FOLD_AT - len("\tb=")
@@ -89,7 +45,7 @@ class SignatureField:
 
 
 def sign(
-    header: HeaderBlock,
+    fields: Fields,
     *,
     body_hash: bytes,
     signers: Sequence[Signer],
@@ -101,12 +57,12 @@ def sign(
     `body_hash` is SHA-256 over the relaxed body; `at` is `t=`, seconds since 1970; `lifetime` is
     how many seconds later `x=` is, 0 for no `x=`.
     """
-    names, covered = _covered(header)
+    counts, covered = _covered(fields)
     # What all signatures cover alike is hashed once.
     common = hashlib.sha256(covered)
     times = (f"t={at}", *([f"x={at + lifetime}"] if lifetime else []))
-    bh = base64.b64encode(body_hash).decode("ascii")
-    return tuple(_signed(signer, common, times=times, names=names, bh=bh) for signer in signers)
+    bh = base64.b64encode(body_hash)
+    return tuple(_signed(signer, common, times=times, counts=counts, bh=bh) for signer in signers)
 
 
 def _signed(
@@ -114,59 +70,60 @@ def _signed(
     common: hashlib._Hash,
     *,
     times: tuple[str, ...],
-    names: tuple[str, ...],
-    bh: str,
+    counts: tuple[int, ...],
+    bh: bytes,
 ) -> SignatureField:
     algorithm = signer.private.algorithm
-    tags = _tags(algorithm, signer.domain, signer.selector, *times)
-    unsigned = f"{tags}{_signed_names(names)}{_LINE_END}bh={bh};{_LINE_END}b=".encode("ascii")
+    begin, canonical = _begin(algorithm, signer.domain, signer.selector, times, counts)
     digest = common.copy()
-    # Without the CRLF at its end (RFC 6376 §3.7).
-    digest.update(relaxed(FIELD_NAME, unsigned)[:-2])
-    text = base64.b64encode(signer.private.sign(digest.digest())).decode("ascii")
+    # Without the CRLF at its end (RFC 6376 §3.7). A line end between two tags is one space.
+    digest.update(b"%bbh=%b; b=" % (canonical, bh))
+    text = base64.b64encode(signer.private.sign(digest.digest()))
     lines = [text[at : at + _BASE64_AT_ONCE] for at in range(0, len(text), _BASE64_AT_ONCE)]
-    raw = FIELD_NAME.encode() + b":" + unsigned + _LINE_END.join(lines).encode() + b"\r\n"
+    raw = b"%bbh=%b;\r\n\tb=%b\r\n" % (begin, bh, b"\r\n\t".join(lines))
     return SignatureField(signer.selector, algorithm, raw)
 
 
-def _covered(header: HeaderBlock) -> tuple[tuple[str, ...], bytes]:
-    """The names for `h=`, and the canonical fields that they stand for, in that order.
+def _covered(fields: Fields) -> tuple[tuple[int, ...], bytes]:
+    """How often each name is there, and the canonical fields in the order of `h=`.
 
     Of several fields with one name the lowest is taken first (RFC 6376 §5.4.2).
     """
-    by_name: dict[str, list[HeaderField]] = {}
-    for field in header.fields:
-        by_name.setdefault(field.key, []).append(field)
-    names: list[str] = []
+    counts: list[int] = []
     covered: list[bytes] = []
-    for name, times_more in _SIGNED:
-        present = by_name.get(name)
-        if present is not None:
-            names += [name] * len(present)
-            covered += [relaxed(name, field.raw.partition(b":")[2]) for field in present[::-1]]
-        names += times_more
-    return tuple(names), b"".join(covered)
+    for name in _NAMES:
+        values = fields.get(name)
+        if values is None:
+            counts.append(0)
+        else:
+            counts.append(len(values))
+            covered += [relaxed(name, value) for value in reversed(values)]
+    return tuple(counts), b"".join(covered)
 
 
-# Each name, and the names to list beyond those of the fields that are there.
-_SIGNED: Final = (
-    *((name, (name,)) for name in OVERSIGNED),
-    *((name, ()) for name in SIGNED_IF_PRESENT),
-)
+_NAMES: Final = tuple(name.encode("ascii") for name in (*OVERSIGNED, *SIGNED_IF_PRESENT))
 
 
-# What is worked out once for many mails: the tags for a second, the names for ever.
-@lru_cache(maxsize=64)
-def _tags(algorithm: str, domain: str, selector: str, *times: str) -> str:
-    """All tags before `h=`, with a line end after them."""
+# What is worked out once for many mails: all before `bh=` for a second, the names for ever.
+@lru_cache(maxsize=256)
+def _begin(
+    algorithm: str, domain: str, selector: str, times: tuple[str, ...], counts: tuple[int, ...]
+) -> tuple[bytes, bytes]:
+    """The field up to `bh=`, as it is written and in canonical form."""
     tags = ("v=1", f"a={algorithm}", "c=relaxed/relaxed", f"d={domain}", f"s={selector}", *times)
     words = [f"{tag};" for tag in tags]
-    return _folded(len(FIELD_NAME) + 1, words, between=" ") + _LINE_END
+    folded = _folded(len(FIELD_NAME) + 1, words, between=" ")
+    value = f"{folded}{_LINE_END}{_signed_names(counts)}{_LINE_END}".encode("ascii")
+    canonical = relaxed(FIELD_NAME.lower().encode("ascii"), value).removesuffix(b"\r\n")
+    return FIELD_NAME.encode("ascii") + b":" + value, canonical + b" "
 
 
 @lru_cache(maxsize=64)
-def _signed_names(names: tuple[str, ...]) -> str:
-    """The `h=` tag."""
+def _signed_names(counts: tuple[int, ...]) -> str:
+    """The `h=` tag: each name as often as it is there, and once more if it is oversigned."""
+    names: list[str] = []
+    for name, count in zip((*OVERSIGNED, *SIGNED_IF_PRESENT), counts, strict=True):
+        names += [name] * (count + (name in OVERSIGNED))
     return _folded(1, _list_of_names(names), between="")
 
 

@@ -119,7 +119,8 @@ class Ledger:
     async def _put_back(
         self, delivery: Delivery, record: QueuedMessage, due: datetime, *, held_s: float
     ) -> None:
-        if held_s > self._lease_s and await self._is_gone(delivery):
+        may_be_gone = delivery.redelivered or held_s > self._lease_s
+        if may_be_gone and await self._is_gone(delivery):
             SUPERSEDED.inc()
             event(_log, INFO, "record finished by another worker", subject=delivery.subject)
             return

@@ -77,10 +77,15 @@ def record_filter(
 def schedule_headers(key: RecordKey, due: datetime) -> dict[str, str]:
     """The headers that make the server move a deferred record to `ready` at its time (ADR-51).
 
-    The server takes whole seconds; a part of a second is cut off.
+    The server takes whole seconds; a part of a second is cut off. What still lies in `ready` then
+    is an older state of the same record, whose acknowledgement was lost: it is replaced.
     """
     at = due.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-    return {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": key.subject(State.READY)}
+    return {
+        "Nats-Schedule": f"@at {at}",
+        "Nats-Schedule-Target": key.subject(State.READY),
+        "Nats-Schedule-Rollup": "sub",
+    }
 
 
 def content_subject(content_id: str, chunk: int) -> str:

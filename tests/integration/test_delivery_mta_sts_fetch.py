@@ -15,9 +15,9 @@ from services.delivery.smtp.tls_context import authenticating
 from services.delivery.tls.report import TlsResult
 from services.delivery.tls.sts_fetch import FetchFailed, PolicyHosts
 from services.delivery.tls.sts_policy import MAX_POLICY_OCTETS
-from tests.support.certificates import Issued
 from tests.support.policy_host import Answer, PolicyHost, policy_text, response
 from tests.support.resolver import FakeResolver
+from tests.support.tls_chains import Issued
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 POLICY = policy_text("enforce", "mx.a.test")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.common.dns import TlsaRecord
 from services.delivery.tls.association import judge, public_key_info, usable
 from services.delivery.tls.report import TlsResult
-from tests.support.certificates import Issued, tlsa
+from tests.support.tls_chains import Issued, tlsa
 
 ROOT = Issued.root("root")
 MIDDLE = ROOT.authority("middle")

@@ -15,6 +15,10 @@ from services.common.config.model import Config
 from services.common.config.smtp import Listener, Role, TlsMode
 
 _WORTH_SHOWING: Final = frozenset({"WARNING", "ERROR", "CRITICAL"})
+_ORDINARY: Final = ('"level": "info"', '"level": "debug"')
+"""In the head of a line of ours, where nothing stands that somebody else chose."""
+
+_HEAD_CHARS: Final = 70
 _ENVELOPE: Final = frozenset({"time", "level", "service", "logger", "msg", "error"})
 _TLS_WORDS: Final = {
     TlsMode.NONE: "no TLS",
@@ -34,6 +38,9 @@ def announce(text: str) -> None:
 
 def show_line(name: str, line: str) -> None:
     """A line that a child logged, if a person should see it."""
+    head = line[:_HEAD_CHARS]
+    if any(level in head for level in _ORDINARY):
+        return
     try:
         fields = json.loads(line)
         worth = str(fields["level"]).upper() in _WORTH_SHOWING

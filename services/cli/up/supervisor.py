@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import logging.handlers
 import os
 import signal
 import sys
@@ -19,14 +17,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from services.cli.up.log_file import LogFile
+
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 STEADY_S: Final = 10.0
 """A child that ran for so long starts again without a longer pause."""
 
-LOG_OCTETS: Final = 10 * 2**20
-LOG_FILES: Final = 3
 LINE_OCTETS: Final = 64 * 1024
+"""Of a longer line only the end is kept."""
+
+LAST_LINES: Final = 5
+"""So many are repeated for a person when a child does not run."""
 
 Listener = Callable[[str, str], None]
 """Called with a child's name and one line that it logged."""
@@ -45,13 +47,13 @@ class Child:
         announce: Callable[[str], None],
     ) -> None:
         self.name = name
-        self.last_lines: deque[str] = deque(maxlen=5)
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.ends = 0
         """How often it ended without being told to."""
         self._argv = (sys.executable, "-m", "services.cli.up.child", *argv)
         self._on_line = on_line
         self._announce = announce
-        self._log = _rotating(name, data / "logs" / f"{name}.log")
+        self._log = LogFile(data / "logs" / f"{name}.log")
         self._pid_file = data / "run" / f"{name}.pid"
         self._pid_file.parent.mkdir(mode=0o700, exist_ok=True)
         self._stopping = False
@@ -82,7 +84,6 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            limit=LINE_OCTETS,
             # Ctrl-C at the terminal is for us alone: we stop the children in order.
             start_new_session=True,
         )
@@ -92,16 +93,23 @@ class Child:
         return await self._process.wait()
 
     async def _read(self, output: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                raw = await output.readline()
-            except ValueError:
-                continue  # a line longer than the limit: its head is dropped, its tail follows
-            if not raw:
-                return
-            line = raw.decode("utf-8", "replace").rstrip("\n")
-            self._log.info("%s", line)
-            self.last_lines.append(line)
+        """Keep what the child says: under load many lines come with one block."""
+        rest = b""
+        while block := await output.read(LINE_OCTETS):
+            lines, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                self._keep(lines)
+            rest = rest[-LINE_OCTETS:]
+        if rest:
+            self._keep(rest)
+        self._log.close()
+
+    def _keep(self, raw: bytes) -> None:
+        text = raw.decode("utf-8", "replace")
+        self._log.write(f"{text}\n".encode())
+        lines = text.split("\n")
+        self.last_lines.extend(lines[-LAST_LINES:])
+        for line in lines:
             self._on_line(self.name, line)
 
     async def stop(self, *, wait_s: float) -> None:
@@ -136,17 +144,3 @@ def how_ended(code: int) -> str:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:
         return f"was ended by signal {-code}"
-
-
-def _rotating(name: str, path: Path) -> logging.Logger:
-    """The child's lines as they are, in files of bounded size."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=LOG_OCTETS, backupCount=LOG_FILES, encoding="utf-8"
-    )
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger(f"gatepost.up.{name}")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
-    return logger

@@ -43,7 +43,7 @@ def _check() -> typer.Typer:
 
 def _queue() -> typer.Typer:
     # Adds its commands to those of `queue`.
-    from services.cli.queue_changes import app
+    from services.cli.queue_suppressions import queue_app as app
 
     return app
 

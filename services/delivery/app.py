@@ -33,6 +33,7 @@ from services.delivery.server_clock import ServerClock
 from services.delivery.signing import Signer
 from services.delivery.slots import Slots
 from services.delivery.smtp.tls_context import authenticating
+from services.delivery.suppressions import Suppressions
 from services.delivery.sweeper import Sweeper
 from services.delivery.tls.sts import MtaSts
 from services.delivery.tls.sts_fetch import PolicyHosts
@@ -62,9 +63,10 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     events = Events(store)
     ledger = Ledger(store)
     notifier = Notifier(store, ledger, events, source)
-    slots = Slots(lambda: source.current.delivery.concurrency, time.monotonic)
+    slots = Slots(lambda: source.current.delivery, time.monotonic)
     destinations = Destinations(store, clock.now, on_failing=slots.leave_alone)
     slots.on_left_alone = destinations.tell_failing
+    suppressions = Suppressions(store, source, clock.now)
     worker = Worker(
         store,
         source,
@@ -74,6 +76,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
         notifier=notifier,
         events=events,
         destinations=destinations,
+        suppressions=suppressions,
         now=clock.now,
     )
     intake = Intake(
@@ -84,12 +87,12 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     ledger.on_leaving = intake.look_again
     context.on_stop(Stage.DRAIN, "records in hand", intake.drain)
     operations = Operations(store, notifier, clock.now)
-    service = QueueService(store, operations, destinations, events, clock.now)
+    service = QueueService(store, operations, destinations, events, suppressions, clock.now)
     await _serve(context, config, service)
     context.spawn("config", source.follow())
     context.spawn("destinations", destinations.follow())
     context.spawn("intake", intake.run())
-    context.spawn("sweeper", Sweeper(store, owner=_own_name()).run())
+    context.spawn("sweeper", Sweeper(store, suppressions, owner=_own_name()).run())
     context.spawn("queue gauges", queue_gauges.follow(store))
     context.spawn("server clock", clock.follow(store))
 
@@ -111,7 +114,7 @@ def _attempts(
     exchanges = MxPlaces(source, resolver, sts, validating=config.dns.validating)
     remote = RemoteDelivery(source, resolver, exchanges)
     context.on_stop(Stage.CLOSE, "sessions", remote.close)
-    local = LocalDelivery()
+    local = LocalDelivery(source)
     context.on_stop(Stage.CLOSE, "mailboxes", local.close)
     channel = open_channel(context, config, config.services.keys)
     return Attempts(source, local=local, remote=remote, signer=Signer(KeyServiceStub(channel)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gatepost.queue.v1.record_pb2 import QueuedMessage
+from gatepost.queue.v1.record_pb2 import QueuedMessage, RecipientState
 from services.common.config.source import ConfigSource
 from services.common.jetstream import StoreError
 from services.common.log import ERROR, event
@@ -51,6 +51,28 @@ class Attempt:
     """What became of encryption with the mail exchanges that were tried."""
     failure: Reply | None = None
     """Why the next hop could not be talked to at all; None if it could."""
+
+
+def without(record: QueuedMessage, decided: Mapping[str, Result]) -> QueuedMessage:
+    """The record with only those recipients pending that are not decided already."""
+    if not decided:
+        return record
+    rest = QueuedMessage()
+    rest.CopyFrom(record)
+    for recipient in pending(rest):
+        if recipient.address in decided:
+            recipient.state = RecipientState.RECIPIENT_STATE_FAILED
+    return rest
+
+
+def completed(attempt: Attempt, record: QueuedMessage, decided: Mapping[str, Result]) -> Attempt:
+    """An attempt at the others, with the results of those that were decided already."""
+    if not decided:
+        return attempt
+    made = iter(attempt.results)
+    addresses = [recipient.address for recipient in pending(record)]
+    results = [decided[each] if each in decided else next(made) for each in addresses]
+    return dataclasses.replace(attempt, results=results, addresses=addresses)
 
 
 class Attempts:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
+from services.common.config.delivery import AddressFamily
 from services.common.config.next_hop import NextHop
 from services.common.dns import IPAddress, Lookup, MxRecord, Resolver, Status, addresses, mx
 from services.common.mail.domain import parse_literal
@@ -35,7 +36,14 @@ ALL_FORBIDDEN: Final = Reply(
     451, "4.4.4", "The mail exchanges are in networks that mail is not sent to"
 )
 OURSELVES: Final = Reply(550, "5.4.6", "The mail exchange is this server: a mail loop")
+OTHER_FAMILY: Final = Reply(
+    451, "4.4.4", "The next hop has no address of the family that delivery.address_family allows"
+)
 HOP_UNKNOWN: Final = Reply(451, "4.4.3", "The next hop's address cannot be found just now")
+
+
+_VERSIONS: Final = {AddressFamily.IPV4: 4, AddressFamily.IPV6: 6}
+_PREFERRED: Final = {AddressFamily.PREFER_IPV4: 4, AddressFamily.PREFER_IPV6: 6}
 
 
 class NoExchange(Exception):
@@ -60,8 +68,23 @@ class Host:
     """The resolver validated that it is an exchange of the domain."""
 
 
-async def hosts_of_hop(resolver: Resolver, hop: NextHop) -> list[Host]:
-    """The addresses of a next hop that the operator named. Raises `NoExchange` (temporary)."""
+def of_family(found: Sequence[IPAddress], family: AddressFamily) -> list[IPAddress]:
+    """Those addresses of one host that are used, in the order of trying."""
+    wanted = _VERSIONS.get(family)
+    if wanted is not None:
+        return [address for address in found if address.version == wanted]
+    preferred = _PREFERRED.get(family)
+    return (
+        sorted(found, key=lambda address: address.version != preferred) if preferred else [*found]
+    )
+
+
+async def hosts_of_hop(
+    resolver: Resolver, hop: NextHop, family: AddressFamily = AddressFamily.ANY
+) -> list[Host]:
+    """The addresses of a next hop that the operator named; one that is an address is used in any
+    case. Raises `NoExchange` (temporary).
+    """
     try:
         return [Host(hop.host, ip_address(hop.host))]
     except ValueError:
@@ -70,31 +93,44 @@ async def hosts_of_hop(resolver: Resolver, hop: NextHop) -> list[Host]:
     if found.status is not Status.OK:
         # Even "no such name": a typing error of ours must not bounce everybody's mail.
         raise NoExchange(HOP_UNKNOWN, found.detail)
-    return [Host(hop.host, address) for address in found.records][:MAX_ADDRESSES]
+    usable = of_family(found.records, family)
+    if not usable:
+        raise NoExchange(OTHER_FAMILY)
+    return [Host(hop.host, address) for address in usable][:MAX_ADDRESSES]
 
 
 async def hosts_of_domain(
-    resolver: Resolver, domain: str, *, own_name: str, allowed: Networks
+    resolver: Resolver,
+    domain: str,
+    *,
+    own_name: str,
+    allowed: Networks,
+    family: AddressFamily = AddressFamily.ANY,
 ) -> list[Host]:
     """The addresses that take the mail of a domain, best first. Raises `NoExchange`."""
     if domain.startswith("["):
+        if not of_family([parse_literal(domain)], family):
+            raise NoExchange(OTHER_FAMILY)
         return _permitted([Host(domain, parse_literal(domain))], allowed)
     exchanges, authentic = await _exchanges(resolver, domain, own_name)
     found: list[Host] = []
-    doubt = ""
+    doubt, passed_over = "", False
     for exchange in exchanges[:MAX_EXCHANGES]:
         looked_up = await addresses(resolver, exchange)
         if looked_up.status is Status.TEMPORARY or looked_up.partial:
             doubt = doubt or looked_up.detail
         canonical = looked_up.canonical or exchange
+        usable = of_family(looked_up.records, family)
+        passed_over = passed_over or len(usable) < len(looked_up.records)
         found += [
-            Host(exchange, address, canonical, looked_up.authentic, authentic)
-            for address in looked_up.records
+            Host(exchange, address, canonical, looked_up.authentic, authentic) for address in usable
         ]
         if len(found) >= MAX_ADDRESSES:
             break
     if found:
         return _permitted(found, allowed)[:MAX_ADDRESSES]
+    if passed_over and not doubt:
+        raise NoExchange(OTHER_FAMILY)
     raise NoExchange(LOOKUP_FAILED if doubt else NO_MAIL_HOST, doubt)
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from gatepost.queue.v1.record_pb2 import QueuedMessage, Recipient
+from services.common.config.delivery import Mailbox as MailboxSettings
+from services.common.config.source import ConfigSource
 from services.common.log import WARNING, event
+from services.common.mail.address import Mailbox
 from services.common.mail.trace import return_path_field
 from services.common.queue.record import mailbox_of, sender_of
 from services.delivery.content import Content
@@ -25,7 +28,8 @@ _log = logging.getLogger(__name__)
 class LocalDelivery:
     """Puts mail into Maildirs."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: ConfigSource) -> None:
+        self._source = source
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mailbox")
 
     async def deliver(
@@ -33,12 +37,15 @@ class LocalDelivery:
     ) -> Result:
         """Deliver to one recipient. Raises what reading the content raises."""
         mailbox = mailbox_of(recipient)
+        head = return_path_field(sender_of(record)) + f"Delivered-To: {mailbox}\r\n".encode()
+        octets = len(head) + record.size
         deposit = Deposit(
             mailbox_path(directory, mailbox),
-            file_name(record.message_id, record.accept_time.seconds),
+            file_name(record.message_id, record.accept_time.seconds, octets),
             junk=record.spam,
+            octets=octets,
+            quota=quota_of(self._source.current.mailbox, mailbox),
         )
-        head = return_path_field(sender_of(record)) + f"Delivered-To: {mailbox}\r\n".encode()
         try:
             await self._deposit(deposit, head, content)
         except OSError as error:
@@ -69,6 +76,11 @@ class LocalDelivery:
     async def close(self) -> None:
         """Let go of the threads; what they have in hand is finished."""
         await asyncio.to_thread(self._threads.shutdown)
+
+
+def quota_of(settings: MailboxSettings, mailbox: Mailbox) -> int:
+    """What a mailbox may hold in octets; 0: no limit."""
+    return settings.quotas.get(mailbox.key, settings.quota)
 
 
 def _whole(deposit: Deposit, head: bytes, content: bytes) -> None:

@@ -24,6 +24,7 @@ from typing import Final
 
 from services.common.mail.address import Mailbox
 from services.common.mail.reply import Reply
+from services.delivery.maildir_quota import MailboxFull, check, note
 
 JUNK: Final = ".Junk"
 
@@ -37,6 +38,7 @@ _FILE_MODE: Final = 0o600
 
 STORED: Final = Reply(250, "2.1.5", "Delivered to the mailbox")
 NO_SPACE: Final = Reply(452, "4.3.1", "There is no room for the mailbox")
+MAILBOX_FULL: Final = Reply(452, "4.2.2", "The mailbox is full")
 CANNOT_STORE: Final = Reply(451, "4.3.0", "The mailbox cannot be written to just now")
 
 
@@ -46,33 +48,45 @@ def mailbox_path(directory: Path, mailbox: Mailbox) -> Path:
     return directory / _safe(domain) / _safe(local_part)
 
 
-def file_name(message_id: str, accept_time: int) -> str:
-    """The name of a mail in `new`: the same at each delivery of it, and its alone."""
-    return f"{accept_time}.{message_id}.gatepost"
+def file_name(message_id: str, accept_time: int, octets: int) -> str:
+    """The name of a mail in `new`: the same at each delivery of it, and its alone.
+
+    Its end tells the size, as Maildir++ has it, so that counting need not look at each file.
+    """
+    return f"{accept_time}.{message_id}.gatepost,S={octets}"
 
 
 def reply_to(error: OSError) -> Reply:
-    """What a failure means. None is permanent: disks are mended and quotas raised."""
+    """What a failure means. None is permanent: disks are mended, mailboxes cleared."""
+    if isinstance(error, MailboxFull):
+        return MAILBOX_FULL
     return NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else CANNOT_STORE
 
 
 class Deposit:
     """One mail on its way into one mailbox. Every method raises OSError."""
 
-    def __init__(self, mailbox: Path, name: str, *, junk: bool) -> None:
+    def __init__(
+        self, mailbox: Path, name: str, *, junk: bool, octets: int = 0, quota: int = 0
+    ) -> None:
+        """`octets` will be written, and the mailbox may hold `quota`; 0: as many as there are."""
         self._mailbox = mailbox
+        self._octets = octets
+        self._quota = quota
         self._folder = mailbox / JUNK if junk else mailbox
         self._name = name
         self._temporary = self._folder / "tmp" / f"{name}.{_PROCESS}.{next(_count)}"
         self._file = -1
 
     def begin(self) -> None:
-        """Make the file, and the mailbox if this is its first mail."""
+        """Make the file, and the mailbox if this is its first mail. Raises `MailboxFull`."""
         try:
             self._file = self._opened()
         except FileNotFoundError:
             self._make_folders()
             self._file = self._opened()
+        if self._quota:
+            check(self._mailbox, self._quota, self._octets)
 
     def write(self, data: bytes) -> None:
         """Append to the file."""
@@ -86,6 +100,8 @@ class Deposit:
         self._close()
         self._temporary.rename(self._folder / "new" / self._name)
         _sync(self._folder / "new")
+        if self._quota:
+            note(self._mailbox, self._octets)
 
     def abandon(self) -> None:
         """Remove what was written. Never raises."""

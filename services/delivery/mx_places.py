@@ -63,6 +63,7 @@ class MxPlaces:
             domain,
             own_name=config.smtp.hostname,
             allowed=config.delivery.allowed_networks,
+            family=config.delivery.address_family,
         )
         if domain.startswith("["):
             return [self._free(host) for host in hosts]

@@ -5,9 +5,8 @@ Bodies are never shown. A record that is being tried cannot be changed: FAILED_P
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gatepost.queue.v1 import queue_pb2, queue_pb2_grpc
 from gatepost.queue.v1.event_pb2 import Event
-from services.common.jetstream import JetStream, StoreError
+from services.common.jetstream import JetStream
 from services.common.log import INFO, event
 from services.common.mail.domain import (
     AddressError,
@@ -42,12 +41,12 @@ from services.common.rpc.errors import (
     failed_precondition,
     invalid_argument,
     not_found,
-    unavailable,
 )
 from services.common.store import Stored
+from services.delivery.call_errors import store_errors
 from services.delivery.destinations import Destinations
 from services.delivery.events import Events
-from services.delivery.operations import NotPossible, Operation, Operations
+from services.delivery.operations import Operation, Operations
 from services.delivery.queue_entry import (
     STATES,
     after_token,
@@ -57,6 +56,8 @@ from services.delivery.queue_entry import (
     queue_state,
     read_event,
 )
+from services.delivery.suppression_service import SuppressionCalls
+from services.delivery.suppressions import Suppressions
 
 SERVICE: Final = queue_pb2.DESCRIPTOR.services_by_name["QueueService"]
 ACCESS: Final = methods(
@@ -72,6 +73,9 @@ ACCESS: Final = methods(
     WatchEvents=VIEW,
     ListDeadRecords=VIEW,
     RequeueDeadRecord=CHANGE,
+    ListSuppressions=VIEW,
+    AddSuppression=CHANGE,
+    RemoveSuppression=CHANGE,
 )
 
 FETCH: Final = 100
@@ -91,7 +95,7 @@ _OneMail: TypeAlias = (
 _log = logging.getLogger(__name__)
 
 
-class QueueService(queue_pb2_grpc.QueueServiceServicer):
+class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
     """Answers requests from what is in the streams."""
 
     def __init__(
@@ -100,8 +104,10 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         operations: Operations,
         destinations: Destinations,
         events: Events,
+        suppressions: Suppressions,
         now: Callable[[], datetime],
     ) -> None:
+        super().__init__(suppressions)
         self._store = store
         self._operations = operations
         self._destinations = destinations
@@ -178,7 +184,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         until = _time(request.until_time) if request.HasField("until_time") else None
         if until is not None and until <= self._now():
             raise invalid_argument("until_time is in the past", reason="INVALID_TIME")
-        with _store_errors():
+        with store_errors():
             await self._destinations.suspend(destination, until)
         event(_log, INFO, "destination suspended", destination=destination, until=until)
         return queue_pb2.SuspendDestinationResponse()
@@ -188,7 +194,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
     ) -> queue_pb2.ResumeDestinationResponse:
         """End a suspension."""
         destination = _required_domain(request.destination)
-        with _store_errors():
+        with store_errors():
             known = await self._destinations.resume(destination)
         if not known:
             raise not_found(f"{destination} is not suspended", reason="NOT_SUSPENDED")
@@ -214,7 +220,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         """Put a record that was set aside back."""
         if not request.sequence:
             raise invalid_argument("sequence is missing", reason="INVALID_SEQUENCE")
-        with _store_errors():
+        with store_errors():
             key = await self._operations.requeue(request.sequence)
         await self._tell(key.message_id, "RequeueDeadRecord", key.destination)
         return queue_pb2.RequeueDeadRecordResponse()
@@ -226,7 +232,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         message_id = _message_id(request.message_id) if request.message_id else ""
         since = _time(request.since_time) if request.HasField("since_time") else None
         following = self._store.follow(EVENTS_STREAM, event_filter(message_id), since=since)
-        with _store_errors():
+        with store_errors():
             async with aclosing(following) as coming:
                 async for stored in coming:
                     happened = read_event(stored)
@@ -245,7 +251,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         changed, refusals = [], []
         for stored in found:
             try:
-                with _store_errors():
+                with store_errors():
                     await operation(stored)
             except RpcFailure as failure:
                 if failure.code is not grpc.StatusCode.FAILED_PRECONDITION:
@@ -272,7 +278,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
     async def _stored(self, stream: str, subjects: str, *, after: int, count: int) -> list[Stored]:
         """What is stored, in its order. Raises `RpcFailure`."""
         found: list[Stored] = []
-        with _store_errors():
+        with store_errors():
             while len(found) < count:
                 wanted = min(FETCH, count - len(found))
                 page = await self._store.page(stream, subjects, after_sequence=after, count=wanted)
@@ -286,17 +292,6 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         subjects = event_filter(message_id)
         stored = await self._stored(EVENTS_STREAM, subjects, after=0, count=MAX_EVENTS_OF_A_MAIL)
         return [each for each in map(read_event, stored) if each is not None]
-
-
-@contextlib.contextmanager
-def _store_errors() -> Iterator[None]:
-    """What the store and the operations raise, as the status of a call."""
-    try:
-        yield
-    except StoreError as error:
-        raise unavailable(f"the queue does not answer: {error}", reason="QUEUE_AWAY") from error
-    except NotPossible as error:
-        raise failed_precondition(str(error), reason="NOT_POSSIBLE_NOW") from error
 
 
 def _time(stamp: Timestamp) -> datetime:

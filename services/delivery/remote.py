@@ -129,12 +129,10 @@ class RemoteDelivery:
 
     async def _open(self, place: Place, attempt: RemoteAttempt) -> Session:
         """A new session, in the best way that works."""
-        config = self._source.current
-        helo = config.delivery.helo_name or config.smtp.hostname
         report: TlsReport | None = None
         for way in place.ways[:-1]:
             try:
-                session = await open_session(way, helo=helo, patience=self._patience)
+                session = await self._begin(way)
             except SessionFailed as error:
                 if error.kind is not Failure.TLS:
                     raise
@@ -144,13 +142,24 @@ class RemoteDelivery:
             else:
                 return _begun(session, report or place.of_session(session), attempt)
         try:
-            session = await open_session(place.ways[-1], helo=helo, patience=self._patience)
+            session = await self._begin(place.ways[-1])
         except SessionFailed as error:
             if error.kind is Failure.TLS:
                 report = report or place.of_failure(error)
             _tell(report, attempt)
             raise place.explained(error) from error
         return _begun(session, report or place.of_session(session), attempt)
+
+    async def _begin(self, peer: Peer) -> Session:
+        config = self._source.current
+        own = config.delivery.source_address
+        source = own.ipv4 if peer.address.version == 4 else own.ipv6
+        return await open_session(
+            peer,
+            helo=config.delivery.helo_name or config.smtp.hostname,
+            patience=self._patience,
+            source=str(source) if source is not None else "",
+        )
 
     async def _places(self, route: HopRoute | MxRoute) -> list[Place]:
         if isinstance(route, MxRoute):
@@ -160,10 +169,11 @@ class RemoteDelivery:
     async def _hop_peers(self, route: HopRoute) -> list[Peer]:
         """The peers of all hops in their order; one that cannot be found leaves the others."""
         peers: list[Peer] = []
+        family = self._source.current.delivery.address_family
         missing: NoExchange | None = None
         for hop in route.hops:
             try:
-                hosts = await hosts_of_hop(self._resolver, hop.next_hop)
+                hosts = await hosts_of_hop(self._resolver, hop.next_hop, family)
                 credentials = _credentials(hop)
             except NoExchange as error:
                 event(_log, WARNING, "next hop passed over", hop=hop.next_hop, reason=str(error))

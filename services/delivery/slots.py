@@ -3,8 +3,9 @@
 Each next hop has a window: it begins with `initial`, grows while attempts succeed, up to `limit`,
 and halves when a session fails. A record that finds the window full waits in hand if its turn will
 come within `MAX_WAIT_S`; otherwise it is to be parked in the queue until about when its turn comes,
-so that a slow or dead place holds nothing that others need. A next hop that does not answer, or
-says that it does not want us now, is left alone for a while that doubles with each failure.
+so that a slow or dead place holds nothing that others need. Where a rate is set, attempts begin
+evenly spread. A next hop that does not answer, or says that it does not want us now, is left alone
+for a while that doubles with each failure.
 
 Pure but for the futures of those who wait; the time is passed in. One per process.
 """
@@ -19,7 +20,7 @@ from typing import Final
 
 from prometheus_client import Gauge
 
-from services.common.config.delivery import Concurrency
+from services.common.config.delivery import Delivery
 from services.common.mail.reply import Reply
 
 MAX_WAIT_S: Final = 1.0
@@ -29,8 +30,8 @@ MIN_PARK_S: Final = 1.0
 MAX_PARK_S: Final = 300.0
 """A guess of when the turn comes is wrong in the end; later than this is too late to find out."""
 
-FIRST_BACKOFF_S: Final = 5.0
-MAX_BACKOFF_S: Final = 300.0
+EARLY_S: Final = 1.0
+"""How far ahead of its even spread a mail may go where a rate is set: the first few of a burst."""
 
 _UNKNOWN_ATTEMPT_S: Final = 0.1
 """What an attempt is taken to last before the first has ended."""
@@ -59,6 +60,7 @@ class Parked:
 class _Place:
     """What is known of one next hop. Times are those of a monotonic clock, in seconds."""
 
+    key: str
     window: float
     active: int = 0
     attempt_s: float = 0.0  # smoothed; 0: none has ended yet
@@ -68,6 +70,7 @@ class _Place:
     parked: float = 0.0  # how many were parked, less those that have had their turn since
     parked_at: float = 0.0  # up to when those are taken off
     used: float = 0.0
+    next_begin: float = 0.0  # when the next attempt may begin, by the rate that is set
     moved: float = 0.0  # when an attempt last ended, or the first of those that run began
     deferrals: int = 0  # attempts in a row that ended with "not now" for all recipients
     waiting: deque[asyncio.Future[bool]] = field(default_factory=deque)
@@ -87,7 +90,7 @@ class Slots:
 
     def __init__(
         self,
-        settings: Callable[[], Concurrency],
+        settings: Callable[[], Delivery],
         clock: Callable[[], float],
     ) -> None:
         self.on_left_alone: Callable[[str, float, Reply], None] = lambda *_: None
@@ -103,6 +106,8 @@ class Slots:
         place = self._place(key, now)
         if place.left_alone_until > now:
             return Parked(self._turn(place, place.left_alone_until, now), place.failure)
+        if place.next_begin > now + EARLY_S:
+            return Parked(self._turn(place, place.next_begin - EARLY_S, now))
         if self._has_room(place) and not place.waiting:
             self._begin(place)
             return None
@@ -120,17 +125,18 @@ class Slots:
         place = self._place(key, now)
         self._end(place, now)
         place.deferrals = place.deferrals + 1 if deferred else 0
-        settings = self._settings()
         if failure is None:
             known = place.attempt_s or seconds
             place.attempt_s = max(known + _SMOOTHING * (seconds - known), 0.0001)
-            place.window = min(float(settings.limit), place.window + 1 / place.window)
+            place.window = min(self._limit(), place.window + 1 / place.window)
             place.failures, place.failure = 0, None
         else:
             place.window = max(1.0, place.window / 2)
             if place.left_alone_until <= now:  # not one of those that ran when the first failed
                 place.failures += 1
-                wait = min(FIRST_BACKOFF_S * 2 ** min(place.failures - 1, 16), MAX_BACKOFF_S)
+                backoff = self._settings().backoff
+                doubled = backoff.initial.total_seconds() * 2 ** min(place.failures - 1, 32)
+                wait = min(doubled, backoff.limit.total_seconds())
                 self._leave_alone(place, now + wait, failure)
                 self.on_left_alone(key, wait, failure)
         self._wake(place)
@@ -143,7 +149,7 @@ class Slots:
     def leave_alone(self, key: str, seconds: float, failure: Reply) -> None:
         """Another replica found that a next hop fails."""
         now = self._clock()
-        until = now + min(seconds, MAX_BACKOFF_S)
+        until = now + min(seconds, self._settings().backoff.limit.total_seconds())
         place = self._place(key, now)
         if until > place.left_alone_until:
             self._leave_alone(place, until, failure)
@@ -156,13 +162,13 @@ class Slots:
 
     def _turn(self, place: _Place, begin: float, now: float) -> float:
         """Seconds until one more record may have its turn; turns are given from `begin` on."""
-        rate = place.rate(now)
+        rate = self._rate(place, now)
         had_their_turn = max(0.0, now - place.parked_at) * rate
         place.parked = max(0.0, place.parked - had_their_turn) + 1
         place.parked_at = begin
         seconds = begin - now + place.parked / rate
         # Those beyond come back together and ask again.
-        return min(max(seconds, MIN_PARK_S), MAX_PARK_S)
+        return min(max(seconds, MIN_PARK_S), max(MAX_PARK_S, begin - now))
 
     def _end(self, place: _Place, now: float) -> None:
         place.active -= 1
@@ -174,13 +180,15 @@ class Slots:
             return False
         if not place.attempt_s:
             # Nothing is known of it yet. Most are fast; if not, there is room for others left.
-            return self._waiting < self._settings().total // 2
-        return (len(place.waiting) + 1) / place.rate(now) <= MAX_WAIT_S
+            return self._waiting < self._settings().concurrency.total // 2
+        return (len(place.waiting) + 1) / self._rate(place, now) <= MAX_WAIT_S
 
     def _begin(self, place: _Place) -> None:
+        now = self._clock()
         if not place.active:
-            place.moved = self._clock()
+            place.moved = now
         place.active += 1
+        place.next_begin = max(place.next_begin, now) + self._apart_s(place.key)
         ACTIVE.inc()
 
     async def _wait(self, place: _Place) -> bool:
@@ -208,15 +216,29 @@ class Slots:
             self._begin(place)
             place.waiting.popleft().set_result(True)
 
+    def _apart_s(self, key: str) -> float:
+        """How far apart attempts at a next hop begin; 0: no rate is set."""
+        rate = self._settings().rate
+        messages = rate.exceptions.get(key, rate.messages)
+        return rate.period.total_seconds() / messages if messages else 0.0
+
+    def _rate(self, place: _Place, now: float) -> float:
+        """How many attempts in a second there can be and may be."""
+        apart_s = self._apart_s(place.key)
+        return min(place.rate(now), 1 / apart_s) if apart_s else place.rate(now)
+
     def _has_room(self, place: _Place) -> bool:
-        return place.active < int(min(place.window, self._settings().limit))
+        return place.active < int(min(place.window, self._limit()))
+
+    def _limit(self) -> float:
+        return float(self._settings().concurrency.limit)
 
     def _place(self, key: str, now: float) -> _Place:
         place = self._places.get(key)
         if place is None:
             if len(self._places) >= _MAX_IDLE_PLACES:
                 self._forget(now)
-            place = self._places[key] = _Place(window=float(self._settings().initial))
+            place = self._places[key] = _Place(key, float(self._settings().concurrency.initial))
         place.used = now
         return place
 

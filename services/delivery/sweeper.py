@@ -1,5 +1,5 @@
 """What slipped through is found: records whose schedule never fired, contents that nobody refers
-to.
+to; suppressions that have expired.
 
 A schedule that comes due while storage is full is not fired later, and a crash between two steps
 can leave a content behind. One replica at a time looks (it holds a lease), slowly: a page of
@@ -34,6 +34,7 @@ from services.common.queue.subjects import (
     record_filter,
 )
 from services.common.store import Outgoing, Stored
+from services.delivery.suppressions import Suppressions
 
 PAGE: Final = 100
 PAUSE_S: Final = 0.5
@@ -70,9 +71,17 @@ _log = logging.getLogger(__name__)
 class Sweeper:
     """Rounds through the queue and the contents."""
 
-    def __init__(self, store: JetStream, *, owner: str, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self,
+        store: JetStream,
+        suppressions: Suppressions,
+        *,
+        owner: str,
+        pause_s: float = PAUSE_S,
+    ) -> None:
         """`owner` names this process among the replicas."""
         self._store = store
+        self._suppressions = suppressions
         self._owner = owner.encode()
         self._pause_s = pause_s
         self._seen_sequence = 0
@@ -91,6 +100,7 @@ class Sweeper:
                     if time.monotonic() - self._contents_at >= CONTENT_EVERY_S:
                         self._contents_at = time.monotonic()
                         await self.sweep_contents()
+                        await self._suppressions.expire(pause_s=self._pause_s)
             except StoreError as error:
                 event(_log, INFO, "not swept", reason=str(error))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -27,7 +27,7 @@ from services.common.log import ERROR, INFO, WARNING, event
 from services.common.mail.reply import Reply
 from services.common.queue.record import accept_time, pending, read_record, sender_of
 from services.common.queue.subjects import RecordKey, parse_record_subject
-from services.delivery.attempt import Attempt, Attempts, NotAttempted
+from services.delivery.attempt import Attempt, Attempts, NotAttempted, completed, without
 from services.delivery.content import Content
 from services.delivery.decision import Decision, decide
 from services.delivery.destinations import Destinations, Suspension
@@ -39,6 +39,7 @@ from services.delivery.precedence import Precedence
 from services.delivery.retry import horizon
 from services.delivery.route import LocalRoute, Route, RouteKind, route_of
 from services.delivery.slots import Parked, Slots
+from services.delivery.suppressions import Suppressions
 
 FRESH_S: Final = 1.0
 """A record that was handed out this soon after it was stored cannot have been in hand before: a
@@ -90,6 +91,8 @@ class Hand:
     record: QueuedMessage
     content: Content
     route: Route
+    decided: Mapping[str, Result]
+    """Of the recipients that are not tried, by their addresses."""
     since: float
     """Of the monotonic clock."""
 
@@ -113,6 +116,7 @@ class Worker:
         notifier: Notifier,
         events: Events,
         destinations: Destinations,
+        suppressions: Suppressions,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -123,6 +127,7 @@ class Worker:
         self._notifier = notifier
         self._events = events
         self._destinations = destinations
+        self._suppressions = suppressions
         self._now = now
         self._precedence = Precedence(time.monotonic)
 
@@ -148,10 +153,14 @@ class Worker:
         sender = sender_of(record)
         sender_domain = sender.domain if sender is not None else ""
         route = route_of(self._source.current, key.destination, sender_domain)
-        hand = Hand(delivery, key, record, Content(self._store, record), route, since)
+        decided = await self._suppressions.results(record, route)
+        hand = Hand(delivery, key, record, Content(self._store, record), route, decided, since)
         suspension = self._destinations.suspension(key.destination)
         if suspension is not None:
             await self._put_back(hand, self._until(suspension), SUSPENDED, reason="suspended")
+            return
+        if decided and all(each.address in decided for each in pending(record)):
+            await self._settle(hand, completed(Attempt([]), record, decided))
             return
         if not (record.HasField("due_time") or self._slots.defers_all(route.key)):
             await self._take_turn(hand)
@@ -196,7 +205,8 @@ class Worker:
         route, started = hand.route, time.monotonic()
         failure, deferred = None, False
         try:
-            attempt = await self._attempts.make(route, hand.record, hand.content)
+            rest = without(hand.record, hand.decided)
+            attempt = await self._attempts.make(route, rest, hand.content)
             failure = attempt.failure
             deferred = all(each.outcome is Outcome.TEMPORARY for each in attempt.results)
         except NotAttempted:
@@ -209,7 +219,7 @@ class Worker:
             ATTEMPT_SECONDS.labels(route.kind).observe(seconds)
             if not isinstance(route, LocalRoute):
                 self._slots.give(route.key, seconds, failure=failure, deferred=deferred)
-        return attempt
+        return completed(attempt, hand.record, hand.decided)
 
     async def _settle(self, hand: Hand, attempt: Attempt) -> None:
         record, now = hand.record, self._now()
@@ -229,6 +239,7 @@ class Worker:
         else:
             await self._ledger.defer(hand.delivery, record, decision.due, held_s=hand.held_s)
         self._log_results(hand, attempt, decision)
+        await self._suppressions.learn(tried, attempt.results, hand.route)
         await self._events.attempt(
             record,
             tried,

@@ -170,6 +170,21 @@ def test_accounts_are_made_listed_and_removed(installation: Installation) -> Non
     assert "new@example.test" not in installation.gatepost("accounts", "list").stdout
 
 
+def test_suppressions_are_made_listed_and_removed(installation: Installation) -> None:
+    def suppressions(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return installation.gatepost("queue", "suppressions", *arguments)
+
+    assert suppressions("add", "gone@example.net", "--reason", "asked us").returncode == 0
+    listed = suppressions("list")
+    assert "gone@example.net" in listed.stdout
+    assert "asked us" in listed.stdout
+    (entry,) = json.loads(suppressions("list", "GONE@example.net", "--json").stdout)
+    assert entry["by_hand"] is True
+    assert suppressions("remove", "gone@example.net").returncode == 0
+    assert suppressions("remove", "gone@example.net").returncode != 0
+    assert json.loads(suppressions("list", "--json").stdout) == []
+
+
 def test_commands_fail_clearly(installation: Installation) -> None:
     missing = installation.gatepost("queue", "show", "0000000000000000-1")
     assert missing.returncode == 4, missing.stderr

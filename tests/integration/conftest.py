@@ -1,18 +1,29 @@
-"""A policy service with a domain for every check and action, for the modules that judge mail.
+"""What several modules begin with: the queue, empty, for those that deliver mail, and a policy
+service with a domain for every check and action for those that judge it.
 
 A module that wants another one defines fixtures of the same names.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from gatepost.policy.v1 import directory_pb2
+from services.common.jetstream import JetStream
 from services.common.rpc.auth import Role
+from tests.support.delivery import connected_store
 from tests.support.dns_server import DnsServer
 from tests.support.nats_server import NatsServer
 from tests.support.policy_cases import ZONE, with_domains
 from tests.support.policy_process import PolicyProcess
+
+
+@pytest.fixture
+async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
+    """The streams of the module's nats-server, without a message."""
+    opened = await connected_store(nats_server.url)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,9 @@
 """Mail for one place does not wait for mail for others, however much there is of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
-
-import pytest
 
 from services.common.jetstream import JetStream
 from services.common.queue.subjects import (
@@ -20,22 +17,13 @@ from services.delivery.precedence import BEHIND_S, PLACES
 from tests.support.booked import booked, collect, submit_all
 from tests.support.delivery import (
     Delivery,
-    connected_store,
     contents,
     wait_queued,
 )
 from tests.support.ledger import Ledger
-from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import Silence, SmtpPeer
 
 STUCK, FREE = "stuck.test", "free.test"
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 async def in_queue(store: JetStream) -> int:

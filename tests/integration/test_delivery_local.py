@@ -1,29 +1,19 @@
 """Mail into mailboxes, from the queue to the file."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from services.common.jetstream import JetStream
+from services.common.queue.record import pending
+from services.common.queue.subjects import State
 from tests.support.delivery import (
     CONTENT,
     Delivery,
-    connected_store,
     events,
     mail,
     submit,
     wait_queued,
 )
-from tests.support.nats_server import NatsServer
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -46,3 +36,36 @@ async def test_a_mail_arrives_whole_and_leaves_the_queue(store: JetStream, tmp_p
         "you@example.test",
         "Zoe@example.test",
     ]
+
+
+# --- quotas -------------------------------------------------------------------------------------
+
+
+def with_quota(folder: Path, **mailbox: Any) -> dict[str, Any]:
+    config = _config(folder)
+    config["mailbox"].update(mailbox)
+    config["delivery"] = {"retry": {"interval": "2s"}}
+    return config
+
+
+async def test_mail_waits_while_the_mailbox_is_full(store: JetStream, tmp_path: Path) -> None:
+    big = b"Subject: big\r\n\r\n" + b"x" * 8000 + b"\r\n"
+    config = with_quota(tmp_path, quota="20KB", quotas={"Zoe@example.test": "0"})
+    async with Delivery(store, config):
+        for _ in range(2):
+            await submit(store, mail("you@example.test", "zoe@example.test", content=big))
+            await wait_queued(store)
+        await submit(store, mail("you@example.test", "zoe@example.test", content=big))
+        (waiting,) = await wait_queued(store, State.DEFERRED)
+        assert waiting.wait_reason == "452 4.2.2 The mailbox is full"
+        assert [each.address for each in pending(waiting)] == ["you@example.test"]
+        box = tmp_path / "example.test" / "you"
+        assert len(list((tmp_path / "example.test" / "zoe" / "new").iterdir())) == 3
+        # A reader of mail that keeps the account of the mailbox deletes one.
+        gone = next(iter((box / "new").iterdir()))
+        with (box / "maildirsize").open("a", encoding="ascii") as file:
+            file.write(f"-{gone.stat().st_size} -1\n")
+        gone.unlink()
+        await wait_queued(store)
+    assert len(list((box / "new").iterdir())) == 2
+    assert not list((box / "tmp").iterdir())

@@ -13,40 +13,26 @@ import pytest
 from gatepost.queue.v1 import queue_pb2 as pb
 from gatepost.queue.v1.queue_pb2_grpc import (
     QueueServiceStub,
-    add_QueueServiceServicer_to_server,
 )
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.subjects import DEAD_STREAM, State
-from services.common.readiness import Readiness
-from services.common.rpc.auth import Access
-from services.common.rpc.client import channel
-from services.common.rpc.server import RpcServer
-from services.common.rpc.tokens import TokenFile, Tokens, ensure_tokens
 from services.delivery.ledger import SUBJECT_HEADER
-from services.delivery.queue_service import ACCESS, SERVICE
 from tests.support.delivery import (
+    FAR,
     Delivery,
-    connected_store,
     contents,
     events,
+    local_and_far,
     mail,
     put_to_wait,
     queued,
     submit,
     wait_queued,
 )
-from tests.support.nats_server import NatsServer
+from tests.support.queue_calls import queue_calls
 from tests.support.smtp_peer import SmtpPeer
 
-FAR = "far.test"
 LATER = timedelta(hours=1)
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 @pytest.fixture
@@ -57,36 +43,13 @@ async def peer() -> AsyncIterator[SmtpPeer]:
 
 @pytest.fixture
 def delivery(store: JetStream, peer: SmtpPeer, tmp_path: Path) -> Delivery:
-    return Delivery(
-        store,
-        {
-            "domains": {
-                "local": ["example.test"],
-                "relay": {FAR: f"smtp:127.0.0.1:{peer.port}"},
-            },
-            "mailbox": {"directory": str(tmp_path / "mail")},
-        },
-    )
+    return Delivery(store, local_and_far(peer, tmp_path))
 
 
 @pytest.fixture
 async def stub(delivery: Delivery, tmp_path: Path) -> AsyncIterator[QueueServiceStub]:
-    ensure_tokens(tmp_path)
-    server = RpcServer(
-        Access(Tokens(tmp_path)),
-        readiness=Readiness(),
-        host="127.0.0.1",
-        port=0,
-        setting="test",
-    )
-    server.add(add_QueueServiceServicer_to_server, delivery.service, service=SERVICE, table=ACCESS)
-    await server.start()
-    opened = channel(
-        f"127.0.0.1:{server.port}", token_source=TokenFile(tmp_path / "operator.token")
-    )
-    yield QueueServiceStub(opened)
-    await opened.close()
-    await server.stop()
+    async with queue_calls(delivery, tmp_path) as stub:
+        yield stub
 
 
 async def states(store: JetStream) -> list[State]:

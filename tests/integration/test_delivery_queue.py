@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from services.delivery.content import move_to_stream
 from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER
 from tests.support.delivery import (
     Delivery,
-    connected_store,
     contents,
     events,
     mail,
@@ -31,13 +29,6 @@ from tests.support.smtp_peer import Call, Drip, SmtpPeer, Then
 
 SLOW = "slow.test"
 FAST = "fast.test"
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 def relays(**hops: str) -> dict[str, Any]:

@@ -17,13 +17,11 @@ from tests.support.delivery import (
     CONTENT,
     RECIPIENT,
     Delivery,
-    connected_store,
     mail,
     relay,
     submit,
     wait_queued,
 )
-from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import SmtpPeer
 
 FIELDS = (b"DKIM-Signature: v=1; s=rsa\r\n", b"DKIM-Signature: v=1; s=ed\r\n")
@@ -51,13 +49,6 @@ class ScriptedKeys(keys_pb2_grpc.KeyServiceServicer):
 
 
 ScriptedKeys.__abstractmethods__ = frozenset()  # the other methods are never called
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Mail to next hops over SMTP and LMTP: real sockets, scripted peers."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -20,7 +20,6 @@ from tests.support.delivery import (
     IMPATIENCE,
     RECIPIENT,
     Delivery,
-    connected_store,
     contents,
     events,
     mail,
@@ -29,15 +28,7 @@ from tests.support.delivery import (
     submit,
     wait_queued,
 )
-from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import Drip, Drop, Raw, Script, Silence, SmtpPeer
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 def status(recipient: Recipient) -> tuple[int, str]:

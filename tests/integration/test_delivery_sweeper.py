@@ -11,25 +11,16 @@ from services.common.queue.record import deferred
 from services.common.queue.subjects import State
 from services.delivery.sweeper import OVERDUE, Sweeper
 from tests.support.delivery import (
+    FAR,
     Delivery,
-    connected_store,
     contents,
+    local_and_far,
     mail,
     put_to_wait,
     submit,
     wait_queued,
 )
-from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import SmtpPeer
-
-FAR = "far.test"
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 @pytest.fixture
@@ -40,16 +31,7 @@ async def peer() -> AsyncIterator[SmtpPeer]:
 
 @pytest.fixture
 def delivery(store: JetStream, peer: SmtpPeer, tmp_path: Path) -> Delivery:
-    return Delivery(
-        store,
-        {
-            "domains": {
-                "local": ["example.test"],
-                "relay": {FAR: f"smtp:127.0.0.1:{peer.port}"},
-            },
-            "mailbox": {"directory": str(tmp_path / "mail")},
-        },
-    )
+    return Delivery(store, local_and_far(peer, tmp_path))
 
 
 async def test_a_record_whose_schedule_never_fired_is_found(
@@ -66,7 +48,7 @@ async def test_a_record_whose_schedule_never_fired_is_found(
     await store.publish(
         Outgoing(message.subject, message.data, headers), expected_last_sequence=stored.sequence
     )
-    sweeper = Sweeper(store, owner="a", pause_s=0)
+    sweeper = Sweeper(store, delivery.suppressions, owner="a", pause_s=0)
     assert await sweeper.take_lease()
     assert await sweeper.sweep_overdue() == 1
     async with delivery:
@@ -75,7 +57,9 @@ async def test_a_record_whose_schedule_never_fired_is_found(
         await wait_queued(store, State.DEFERRED)
 
 
-async def test_only_contents_that_nobody_needs_are_removed(store: JetStream) -> None:
+async def test_only_contents_that_nobody_needs_are_removed(
+    store: JetStream, delivery: Delivery
+) -> None:
     needed = mail(f"you@{FAR}")
     await put_to_wait(store, needed)
     for subject in ("content.gone-1.1", "content.gone-1.2", "content.half-1.2"):
@@ -83,7 +67,7 @@ async def test_only_contents_that_nobody_needs_are_removed(store: JetStream) -> 
     await store.publish(Outgoing("content.due-1.1", b"octets"))
     due = mail(f"you@{FAR}", message_id="due-1")
     await submit(store, due)
-    sweeper = Sweeper(store, owner="a", pause_s=0)
+    sweeper = Sweeper(store, delivery.suppressions, owner="a", pause_s=0)
     assert await sweeper.take_lease()
     assert await sweeper.sweep_contents() == 0  # all of them are young
     assert await sweeper.sweep_contents(age=timedelta(0)) == 2
@@ -92,8 +76,8 @@ async def test_only_contents_that_nobody_needs_are_removed(store: JetStream) -> 
     )
 
 
-async def test_one_replica_sweeps(store: JetStream) -> None:
-    first, second = (Sweeper(store, owner=name, pause_s=0) for name in "ab")
+async def test_one_replica_sweeps(store: JetStream, delivery: Delivery) -> None:
+    first, second = (Sweeper(store, delivery.suppressions, owner=name, pause_s=0) for name in "ab")
     assert await first.take_lease()
     assert not await second.take_lease()
     assert await first.take_lease()

@@ -2,7 +2,7 @@
 
 import base64
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,13 @@ from tests.support.delivery import (
     IMPATIENCE,
     RECIPIENT,
     Delivery,
-    connected_store,
     events,
     mail,
     relay,
     submit,
     wait_queued,
 )
-from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import Raw, SmtpPeer, Then
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 @pytest.fixture(scope="module")

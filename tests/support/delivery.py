@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,6 +61,7 @@ from services.delivery.signing import Signer
 from services.delivery.slots import Slots
 from services.delivery.smtp.session import Patience
 from services.delivery.smtp.tls_context import authenticating
+from services.delivery.suppressions import Suppressions
 from services.delivery.tls.sts import MtaSts
 from services.delivery.tls.sts_fetch import FETCH_SECONDS, HTTPS_PORT, PolicyHosts
 from services.delivery.tls.sts_store import StsStore
@@ -71,6 +73,7 @@ CONTENT = b"From: me@example.org\r\nSubject: test\r\n\r\nHello\r\n.dot\r\n"
 _ASK_AGAIN_S = 0.02
 
 DESTINATION = "dest.test"
+FAR = "far.test"
 RECIPIENT = f"you@{DESTINATION}"
 IMPATIENCE = Patience(connect=2, greeting=1, command=1, data=1, block=1, end_of_data=1, quit=0.5)
 """For peers that keep silent."""
@@ -116,6 +119,14 @@ def relay(peer: SmtpPeer, protocol: str = "smtp", **delivery: Any) -> dict[str, 
     }
 
 
+def local_and_far(peer: SmtpPeer, folder: Path) -> dict[str, Any]:
+    """A configuration in which example.test has its mailboxes here and FAR goes to a peer."""
+    return {
+        "domains": {"local": ["example.test"], "relay": {FAR: f"smtp:127.0.0.1:{peer.port}"}},
+        "mailbox": {"directory": str(folder / "mail")},
+    }
+
+
 class FixedConfig(ConfigSource):
     """A configuration from values instead of a file; `change` replaces it."""
 
@@ -139,6 +150,7 @@ async def connected_store(url: str) -> JetStream:
         DEAD_STREAM,
         "KV_destinations",
         "KV_mta_sts",
+        "KV_suppressions",
     )
     for stream in streams:
         await store.purge(stream, ">")
@@ -188,7 +200,7 @@ class Delivery:
         self._remote = RemoteDelivery(
             self.source, resolver, exchanges, patience=patience or Patience(quit=0.5)
         )
-        self._local = LocalDelivery()
+        self._local = LocalDelivery(self.source)
         self._channel = channel(keys)
         attempts = Attempts(
             self.source,
@@ -196,13 +208,19 @@ class Delivery:
             remote=self._remote,
             signer=Signer(KeyServiceStub(self._channel)),
         )
-        self.slots = Slots(lambda: self.source.current.delivery.concurrency, time.monotonic)
+        self.slots = Slots(lambda: self.source.current.delivery, time.monotonic)
         self.destinations = Destinations(store, _now, on_failing=self.slots.leave_alone)
         self.slots.on_left_alone = self.destinations.tell_failing
+        self.suppressions = Suppressions(self.store, self.source, _now)
         notifier = Notifier(store, ledger, self.events_sent, self.source)
         self.operations = Operations(store, notifier, _now)
         self.service = QueueService(
-            store, self.operations, self.destinations, self.events_sent, _now
+            store,
+            self.operations,
+            self.destinations,
+            self.events_sent,
+            self.suppressions,
+            _now,
         )
         self.worker = Worker(
             store,
@@ -213,6 +231,7 @@ class Delivery:
             notifier=notifier,
             events=self.events_sent,
             destinations=self.destinations,
+            suppressions=self.suppressions,
             now=_now,
         )
         self.intake = Intake(

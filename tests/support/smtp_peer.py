@@ -143,6 +143,8 @@ class SmtpPeer:
         self.mails: list[PeerMail] = []
         self.commands: list[str] = []
         self.connections = 0
+        self.clients: list[str] = []
+        """Where connections came from."""
         self.open = 0
         self.most_open = 0
         self.arrived = asyncio.Condition()
@@ -183,6 +185,7 @@ class SmtpPeer:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        self.clients.append(writer.get_extra_info("peername")[0])
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:

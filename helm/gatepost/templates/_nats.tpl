@@ -52,7 +52,8 @@ delivery:
   - $JS.API.DIRECT.GET.{{ . }}
   - $JS.API.DIRECT.GET.{{ . }}.>
   {{- end }}
-  {{- range list "QUEUE" "CONTENT" "DEAD" }}
+  # Suppressions and notes on destinations are removed when they are out of date.
+  {{- range list "QUEUE" "CONTENT" "DEAD" "KV_suppressions" "KV_destinations" }}
   - $JS.API.STREAM.PURGE.{{ . }}
   {{- end }}
   - $JS.API.STREAM.MSG.DELETE.DEAD

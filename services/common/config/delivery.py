@@ -4,16 +4,40 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from services.common.config.next_hop import SMTP_PORT, Host
-from services.common.config.types import Domain, Duration, FilePath, HostPort, Network, Section
+from services.common.config.types import (
+    Domain,
+    Duration,
+    FilePath,
+    HostPort,
+    Network,
+    Section,
+    Size,
+)
+from services.common.mail.address import parse_mailbox
 
 SUBMISSION_PORT: Final = 587
 
+
+def _parse_account(value: object) -> str:
+    """An address with a domain, as mailboxes are known by it."""
+    mailbox = parse_mailbox(value, smtputf8=True) if isinstance(value, str) else None
+    if mailbox is None or not mailbox.domain:
+        raise ValueError("an address with a domain, for example you@example.org")
+    return mailbox.key
+
+
+Account = Annotated[
+    str,
+    BeforeValidator(_parse_account),
+    WithJsonSchema({"type": "string", "examples": ["you@example.org"]}),
+]
 _Positive = Annotated[Duration, Field(gt=timedelta(0))]
 
 
@@ -118,6 +142,64 @@ class Concurrency(Section):
         return self
 
 
+class Backoff(Section):
+    """For how long a next hop is left alone that does not answer or says that it does not want us
+    now. All delivery processes follow."""
+
+    initial: _Positive = timedelta(seconds=5)
+    """After the first failure; each further one doubles it."""
+    limit: _Positive = timedelta(minutes=5)
+    """At most."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.initial > self.limit:
+            raise ValueError("initial must not exceed limit")
+        return self
+
+
+class Rate(Section):
+    """How many mails a next hop is given in a time, by one delivery process. What is beyond waits
+    in the queue."""
+
+    messages: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Mails in each `period`, evenly spread. `0`: as many as it takes."""
+    period: _Positive = timedelta(minutes=1)
+    """What `messages` counts for."""
+    exceptions: dict[Domain, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
+    """Another number for the mail exchanges of some domains."""
+
+
+class AddressFamily(StrEnum):
+    """Which addresses of a next hop are used."""
+
+    ANY = "any"
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+    PREFER_IPV4 = "prefer_ipv4"
+    PREFER_IPV6 = "prefer_ipv6"
+
+
+class SourceAddress(Section):
+    """The addresses of this machine that sessions come from. Blank: as the system chooses."""
+
+    ipv4: IPv4Address | None = None
+    """For next hops with an IPv4 address."""
+    ipv6: IPv6Address | None = None
+    """For next hops with an IPv6 address."""
+
+
+class Suppressions(Section):
+    """A list of recipients elsewhere that were refused for good: mail for them is not tried but
+    returned at once. An entry is made when a mail exchange or smarthost says that the address does
+    not exist or is disabled (status 5.1.x or 5.2.1), or by `gatepost queue suppressions add`."""
+
+    enabled: bool = False
+    """Make entries, and heed them."""
+    expire_after: Duration = timedelta(days=30)
+    """An entry that came from a refusal is forgotten after this. `0`: never."""
+
+
 class Delivery(Section):
     """Outgoing mail."""
 
@@ -127,6 +209,13 @@ class Delivery(Section):
     """Others for mail from some domains (of the reverse-path)."""
     dkim: Dkim = Dkim()
     concurrency: Concurrency = Concurrency()
+    rate: Rate = Rate()
+    backoff: Backoff = Backoff()
+    suppressions: Suppressions = Suppressions()
+    address_family: AddressFamily = AddressFamily.ANY
+    """Which addresses of next hops are used: `any`, `ipv4` or `ipv6` alone, or `prefer_ipv4` and
+    `prefer_ipv6`, which try those before the others."""
+    source_address: SourceAddress = SourceAddress()
     require_tls: bool = False
     """Outgoing mail must be encrypted; for a next hop that cannot, it waits and is given up."""
     mta_sts: bool = True
@@ -163,6 +252,11 @@ class Mailbox(Section):
     """Holds a Maildir for each account, `<domain>/<local part>/`, with `.Junk` in it for spam."""
     lmtp: HostPort | None = None
     """Where the mail store listens (RFC 2033), with `kind: lmtp`."""
+    quota: Size = 0
+    """What a Maildir may hold. Mail beyond it waits, and its sender is told in the end that the
+    mailbox is full. `0`: no limit. With `kind: lmtp` the mail store has quotas of its own."""
+    quotas: dict[Account, Size] = {}
+    """Another quota for some accounts."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:

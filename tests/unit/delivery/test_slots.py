@@ -1,12 +1,14 @@
 """Turns at next hops: who may go, who waits, who is put back until when."""
 
 import asyncio
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from services.common.config.delivery import Concurrency
+from services.common.config.delivery import Delivery
 from services.common.mail.reply import Reply
-from services.delivery.slots import MANY_DEFERRALS, MAX_BACKOFF_S, MAX_PARK_S, Parked, Slots
+from services.delivery.slots import EARLY_S, MANY_DEFERRALS, MAX_PARK_S, Parked, Slots
 
 FAILURE = Reply(451, "4.4.1", "refused")
 
@@ -24,9 +26,10 @@ def clock() -> Clock:
     return Clock()
 
 
-def slots(clock: Clock, **settings: int) -> Slots:
-    concurrency = Concurrency.model_validate({"initial": 2, "limit": 3, "total": 10, **settings})
-    return Slots(lambda: concurrency, clock)
+def slots(clock: Clock, **settings: Any) -> Slots:
+    concurrency = {"initial": 2, "limit": 3, "total": 10}
+    delivery = Delivery.model_validate({"concurrency": concurrency, **settings})
+    return Slots(lambda: delivery, clock)
 
 
 async def waiting(made: Slots, key: str = "a") -> "asyncio.Task[Parked | None]":
@@ -83,8 +86,15 @@ async def test_half_of_the_room_is_left_to_others(clock: Clock) -> None:
         task.cancel()
 
 
-async def test_a_next_hop_that_fails_is_left_alone_for_longer_and_longer(clock: Clock) -> None:
-    made = slots(clock)
+@pytest.mark.parametrize(
+    ("backoff", "first", "last"),
+    [({}, 5, 300), ({"initial": "30s", "limit": "1h"}, 30, 3600)],
+    ids=["default", "patient"],
+)
+async def test_a_next_hop_that_fails_is_left_alone_for_longer_and_longer(
+    clock: Clock, backoff: dict[str, str], first: int, last: int
+) -> None:
+    made = slots(clock, backoff=backoff)
     waits = []
     for _ in range(12):
         assert await made.take("a") is None
@@ -93,10 +103,37 @@ async def test_a_next_hop_that_fails_is_left_alone_for_longer_and_longer(clock: 
         assert parked is not None
         assert parked.failure == FAILURE
         waits.append(parked.seconds)
-        clock.now += MAX_BACKOFF_S + 1
+        clock.now += last + 1
     assert waits == sorted(waits)
-    assert waits[0] < 10
-    assert MAX_BACKOFF_S <= waits[-1] <= MAX_PARK_S
+    assert first <= waits[0] < first + 5
+    assert waits[-1] == last
+
+
+async def test_what_another_replica_says_is_believed_up_to_the_limit(clock: Clock) -> None:
+    made = slots(clock, backoff={"limit": "1m"})
+    made.leave_alone("a", 1e9, FAILURE)
+    assert await made.take("a") == Parked(pytest.approx(60, abs=1), FAILURE)
+    clock.now += 61
+    assert await made.take("a") is None
+
+
+async def test_mails_begin_evenly_spread_where_a_rate_is_set(clock: Clock) -> None:
+    made = slots(clock, rate={"messages": 6, "period": "1m", "exceptions": {"b.test": 60}})
+    begun: list[float] = []
+    due = [0.0] * 10
+    started = clock.now
+    while due:
+        clock.now = max(clock.now, started + due.pop(0))
+        parked = await made.take("a.test")
+        if parked is None:
+            begun.append(clock.now - started)
+            made.give("a.test", 0.01, failure=None)
+        else:
+            due = sorted([*due, clock.now - started + parked.seconds])
+    apart = [later - earlier for earlier, later in pairwise(begun)]
+    assert min(apart) >= 10 - EARLY_S
+    assert begun[-1] < 10 * 10 + 60
+    assert [await made.take("b.test") for _ in range(2)] == [None, None]
 
 
 async def test_those_who_wait_are_sent_away_when_the_next_hop_fails(clock: Clock) -> None:

@@ -90,6 +90,21 @@ class QueueServiceStub:
                 request_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RequeueDeadRecordRequest.SerializeToString,
                 response_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RequeueDeadRecordResponse.FromString,
                 _registered_method=True)
+        self.ListSuppressions = channel.unary_unary(
+                '/gatepost.queue.v1.QueueService/ListSuppressions',
+                request_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.SerializeToString,
+                response_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.FromString,
+                _registered_method=True)
+        self.AddSuppression = channel.unary_unary(
+                '/gatepost.queue.v1.QueueService/AddSuppression',
+                request_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.AddSuppressionRequest.SerializeToString,
+                response_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.AddSuppressionResponse.FromString,
+                _registered_method=True)
+        self.RemoveSuppression = channel.unary_unary(
+                '/gatepost.queue.v1.QueueService/RemoveSuppression',
+                request_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RemoveSuppressionRequest.SerializeToString,
+                response_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RemoveSuppressionResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer:
@@ -173,6 +188,28 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSuppressions(self, request, context):
+        """ListSuppressions lists the recipients that are not tried because they were refused for good.
+        Role: viewer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddSuppression(self, request, context):
+        """AddSuppression puts a recipient on the suppression list. Role: operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSuppression(self, request, context):
+        """RemoveSuppression takes a recipient from the suppression list. Role: operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -230,6 +267,21 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.RequeueDeadRecord,
                     request_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RequeueDeadRecordRequest.FromString,
                     response_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RequeueDeadRecordResponse.SerializeToString,
+            ),
+            'ListSuppressions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuppressions,
+                    request_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.FromString,
+                    response_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.SerializeToString,
+            ),
+            'AddSuppression': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSuppression,
+                    request_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.AddSuppressionRequest.FromString,
+                    response_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.AddSuppressionResponse.SerializeToString,
+            ),
+            'RemoveSuppression': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSuppression,
+                    request_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RemoveSuppressionRequest.FromString,
+                    response_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.RemoveSuppressionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -530,6 +582,87 @@ class QueueService:
             '/gatepost.queue.v1.QueueService/RequeueDeadRecord',
             gatepost_dot_queue_dot_v1_dot_queue__pb2.RequeueDeadRecordRequest.SerializeToString,
             gatepost_dot_queue_dot_v1_dot_queue__pb2.RequeueDeadRecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuppressions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.queue.v1.QueueService/ListSuppressions',
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.SerializeToString,
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSuppression(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.queue.v1.QueueService/AddSuppression',
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.AddSuppressionRequest.SerializeToString,
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.AddSuppressionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSuppression(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.queue.v1.QueueService/RemoveSuppression',
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.RemoveSuppressionRequest.SerializeToString,
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.RemoveSuppressionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,14 @@ class QueueServiceStub:
     """ListDeadRecords lists the records that could not be read. Role: viewer."""
     RequeueDeadRecord: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RequeueDeadRecordRequest, _queue_pb2.RequeueDeadRecordResponse]
     """RequeueDeadRecord puts such a record back in the queue. Role: operator."""
+    ListSuppressions: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListSuppressionsRequest, _queue_pb2.ListSuppressionsResponse]
+    """ListSuppressions lists the recipients that are not tried because they were refused for good.
+    Role: viewer.
+    """
+    AddSuppression: _grpc.UnaryUnaryMultiCallable[_queue_pb2.AddSuppressionRequest, _queue_pb2.AddSuppressionResponse]
+    """AddSuppression puts a recipient on the suppression list. Role: operator."""
+    RemoveSuppression: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RemoveSuppressionRequest, _queue_pb2.RemoveSuppressionResponse]
+    """RemoveSuppression takes a recipient from the suppression list. Role: operator."""
 
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
@@ -83,6 +91,14 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """ListDeadRecords lists the records that could not be read. Role: viewer."""
     RequeueDeadRecord: _aio.UnaryUnaryMultiCallable[_queue_pb2.RequeueDeadRecordRequest, _queue_pb2.RequeueDeadRecordResponse]  # type: ignore[assignment]
     """RequeueDeadRecord puts such a record back in the queue. Role: operator."""
+    ListSuppressions: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListSuppressionsRequest, _queue_pb2.ListSuppressionsResponse]  # type: ignore[assignment]
+    """ListSuppressions lists the recipients that are not tried because they were refused for good.
+    Role: viewer.
+    """
+    AddSuppression: _aio.UnaryUnaryMultiCallable[_queue_pb2.AddSuppressionRequest, _queue_pb2.AddSuppressionResponse]  # type: ignore[assignment]
+    """AddSuppression puts a recipient on the suppression list. Role: operator."""
+    RemoveSuppression: _aio.UnaryUnaryMultiCallable[_queue_pb2.RemoveSuppressionRequest, _queue_pb2.RemoveSuppressionResponse]  # type: ignore[assignment]
+    """RemoveSuppression takes a recipient from the suppression list. Role: operator."""
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     """QueueService shows and handles the mail that is on its way. Message bodies are never shown."""
@@ -174,5 +190,31 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.RequeueDeadRecordResponse, _abc.Awaitable[_queue_pb2.RequeueDeadRecordResponse]]:
         """RequeueDeadRecord puts such a record back in the queue. Role: operator."""
+
+    @_abc_1.abstractmethod
+    def ListSuppressions(
+        self,
+        request: _queue_pb2.ListSuppressionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListSuppressionsResponse, _abc.Awaitable[_queue_pb2.ListSuppressionsResponse]]:
+        """ListSuppressions lists the recipients that are not tried because they were refused for good.
+        Role: viewer.
+        """
+
+    @_abc_1.abstractmethod
+    def AddSuppression(
+        self,
+        request: _queue_pb2.AddSuppressionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.AddSuppressionResponse, _abc.Awaitable[_queue_pb2.AddSuppressionResponse]]:
+        """AddSuppression puts a recipient on the suppression list. Role: operator."""
+
+    @_abc_1.abstractmethod
+    def RemoveSuppression(
+        self,
+        request: _queue_pb2.RemoveSuppressionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.RemoveSuppressionResponse, _abc.Awaitable[_queue_pb2.RemoveSuppressionResponse]]:
+        """RemoveSuppression takes a recipient from the suppression list. Role: operator."""
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

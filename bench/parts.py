@@ -34,6 +34,7 @@ _ALL: Final = (
     Part("signing", "Signatures", (), ("0.5",)),
     Part("isolation", "Mail beside slow checks", (), None),
     Part("large_mail", "Large mail", (), None),
+    Part("crowd", "200 large mails at once", (), None),
     Part("fairness", "A dead destination beside a live one", (), None),
     Part("deferred", "Many deferred mails", (), None),
 )

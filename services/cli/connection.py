@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ TIMEOUT_S: Final = 15.0
 DEFAULT_PORTS: Final = {"policy": 7100, "keys": 7200, "queue": 7300}
 ENDPOINTS_FILE: Final = "endpoints.json"
 """Written by `gatepost up`, so that commands find the ports of a changed configuration."""
+CA_VARIABLE: Final = "GATEPOST_CA_FILE"
+"""Names the authorities of the services' certificates, where `services.tls` is on; the chart sets
+it in the pods."""
 
 _EXIT_CODES: Final = {
     grpc.StatusCode.UNAVAILABLE: Exit.UNAVAILABLE,
@@ -66,18 +70,31 @@ def connect(
     service: str, *, server: str, data: Path, token_file: Path | None
 ) -> Iterator[Connection]:
     """Connect to `policy`, `keys` or `queue`. Raises `CliError`."""
-    target = server or _known_endpoint(service, data)
+    known = _known_endpoints(data)
+    target = server or known.get(service, f"127.0.0.1:{DEFAULT_PORTS[service]}")
+    authorities = os.environ.get(CA_VARIABLE) or ("" if server else known.get("ca_file", ""))
     token = _token(token_file, data)
-    with grpc.insecure_channel(target) as channel:
+    with _channel(target, authorities) as channel:
         yield Connection(channel, target, token)
 
 
-def _known_endpoint(service: str, data: Path) -> str:
+def _channel(target: str, authorities: str) -> grpc.Channel:
+    if not authorities:
+        return grpc.insecure_channel(target)
+    try:
+        octets = Path(authorities).read_bytes()
+    except OSError as error:
+        raise CliError(f"{CA_VARIABLE}: {authorities}: {error.strerror}", Exit.USAGE) from error
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(octets))
+
+
+def _known_endpoints(data: Path) -> dict[str, str]:
+    """What `gatepost up` wrote; empty if nothing."""
     try:
         known = json.loads((data / ENDPOINTS_FILE).read_text(encoding="utf-8"))
-        return str(known[service])
-    except (OSError, ValueError, KeyError):
-        return f"127.0.0.1:{DEFAULT_PORTS[service]}"
+        return {str(name): str(value) for name, value in known.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _token(token_file: Path | None, data: Path) -> str:

@@ -34,13 +34,23 @@ class Missing(Refused):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NatsTls:
+    """TLS towards NATS: whom to trust, and who we are if the server asks (PEM files)."""
+
+    authorities: Path | None = None  # None: those of the system
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NatsSettings:
-    """How to reach NATS. `password_file` is read anew at each connection: it can be rotated."""
+    """How to reach NATS. Its files are read anew at each connection: they can be rotated."""
 
     urls: Sequence[str]
     client_name: str
     username: str = ""
     password_file: Path | None = None
+    tls: NatsTls | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,21 @@ import grpc.aio
 
 from services.common.app import Context, Process, Stage
 from services.common.config.model import Config
-from services.common.config.system import HttpService, RpcService
+from services.common.config.system import HttpService, Nats, RpcService, RpcTls
 from services.common.dns import DnsOptions, DnsResolver
 from services.common.jetstream import JetStream, NatsSettings
 from services.common.log import LogFormat
 from services.common.readiness import Condition
 from services.common.rpc.auth import Access, Role
-from services.common.rpc.client import channel
+from services.common.rpc.client import ClientTls, channel
+from services.common.rpc.credentials import server_credentials
 from services.common.rpc.guard import Limits
 from services.common.rpc.server import RpcServer
 from services.common.rpc.tokens import TokenFile, Tokens, token_file
+from services.common.store import NatsTls
+from services.common.tls import CertificateFiles
 from services.common.topology import TopologySettings, verify
+from services.common.turns import Turns
 
 VERIFY_INTERVAL_S: Final = 30.0
 """A topology that was safe is looked at again, in case somebody edits a stream by hand."""
@@ -53,7 +57,15 @@ def nats_settings(config: Config, *, client_name: str) -> NatsSettings:
         client_name=client_name,
         username=nats.username,
         password_file=nats.password_file,
+        tls=_nats_tls(nats),
     )
+
+
+def _nats_tls(nats: Nats) -> NatsTls | None:
+    if not nats.encrypted:
+        return None
+    tls = nats.tls
+    return NatsTls(authorities=tls.ca_file, certificate=tls.certificate_file, key=tls.key_file)
 
 
 def topology_settings(config: Config) -> TopologySettings:
@@ -93,10 +105,15 @@ async def _watch(store: JetStream, settings: TopologySettings, condition: Condit
 
 
 def open_resolver(
-    config: Config, *, max_concurrent: int = 256, stretches: bool = True
+    config: Config,
+    *,
+    max_concurrent: int = 256,
+    stretches: bool = True,
+    turns: Turns | None = None,
 ) -> DnsResolver:
     """The resolver that `dns` describes, with so many questions under way at a time.
 
+    It takes `turns` with whatever else takes some.
     Without `stretches` nothing is kept longer than its TTL, and failures as briefly as allowed.
     """
     dns = config.dns
@@ -109,11 +126,14 @@ def open_resolver(
     if not stretches:
         # RFC 9520 §3.2: a failure is kept for a second at least.
         options = replace(options, min_ttl=0.0, temporary_ttl=1.0)
-    return DnsResolver(options)
+    return DnsResolver(options, turns=turns)
 
 
 def open_rpc_server(context: Context, config: Config, *, limits: Limits | None = None) -> RpcServer:
-    """The service's gRPC server: add services to it, then `start()`. It is stopped at the end."""
+    """The service's gRPC server: add services to it, then `start()`. It is stopped at the end.
+
+    Raises `StartError` if its certificate cannot be used.
+    """
     service = context.process.service
     section: RpcService = getattr(config.services, service)
     server = RpcServer(
@@ -123,14 +143,23 @@ def open_rpc_server(context: Context, config: Config, *, limits: Limits | None =
         port=section.grpc.port,
         setting=f"services.{service}.grpc",
         limits=limits,
+        credentials=_server_credentials(config.services.tls),
     )
     context.on_stop(Stage.RPC, "grpc", server.stop)
     return server
 
 
+def _server_credentials(tls: RpcTls) -> grpc.ServerCredentials | None:
+    if tls.certificate_file is None or tls.key_file is None:
+        return None
+    return server_credentials(CertificateFiles(tls.certificate_file, tls.key_file))
+
+
 def open_channel(context: Context, config: Config, target: RpcService) -> grpc.aio.Channel:
     """A channel to another service, with the token of the role `service`. Closed at the end."""
     token = TokenFile(token_file(config.auth.tokens_directory, Role.SERVICE))
-    opened = channel(target.reached_at, token_source=token)
+    tls = config.services.tls
+    client_tls = ClientTls(authorities=tls.ca_file) if tls.enabled else None
+    opened = channel(target.reached_at, token_source=token, tls=client_tls)
     context.on_stop(Stage.CLOSE, f"channel to {target.reached_at}", opened.close)
     return opened

@@ -45,7 +45,8 @@ no_auth_user: gatepost
 class NatsServer:
     """One server process, by its folder. Not started by the constructor."""
 
-    def __init__(self, folder: Path, *, storage: str = "1GB") -> None:
+    def __init__(self, folder: Path, *, storage: str = "1GB", extra: str = "") -> None:
+        """`extra` is added to the configuration."""
         self.port = free_port()
         self._folder = folder
         self._config = folder / "nats.conf"
@@ -53,9 +54,8 @@ class NatsServer:
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._config.write_text(
-            _CONFIG.format(
-                port=self.port, store=json.dumps(str(folder / "store")), storage=storage
-            ),
+            _CONFIG.format(port=self.port, store=json.dumps(str(folder / "store")), storage=storage)
+            + extra,
             encoding="utf-8",
         )
 

@@ -115,6 +115,7 @@ def _prepare(config: Config, data: Path) -> None:
         "policy": config.services.policy.reached_at,
         "keys": config.services.keys.reached_at,
         "queue": config.services.delivery.reached_at,
+        "ca_file": str(config.services.tls.ca_file or ""),
     }
     write_private(data / ENDPOINTS_FILE, json.dumps(endpoints, indent=2) + "\n")
 

@@ -29,11 +29,13 @@ def program() -> str:
 
 
 def endpoint(nats: Nats) -> Endpoint:
-    """Where the server is to listen. Raises `CliError`."""
+    """Where the server is to listen, or listens if it is not ours. Raises `CliError`."""
     url = urlsplit(nats.urls[0])
-    if url.scheme != "nats" or not url.hostname:
+    # On this machine, and for this machine alone: ours has no certificate.
+    scheme = "tls" if nats.encrypted and not nats.embedded else "nats"
+    if url.scheme != scheme or not url.hostname:
         raise CliError(
-            f"nats.urls: {nats.urls[0]!r} is not of the form nats://host:port", Exit.USAGE
+            f"nats.urls: {nats.urls[0]!r} is not of the form {scheme}://host:port", Exit.USAGE
         )
     return Endpoint(url.hostname, url.port or 4222)
 

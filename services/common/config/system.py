@@ -13,10 +13,29 @@ from services.common.config.types import Duration, Endpoint, FilePath, HostPort,
 from services.common.dns.servers import parse_server
 
 
+class NatsTls(Section):
+    """TLS towards NATS. The files are read anew at each connection."""
+
+    ca_file: FilePath | None = None
+    """The authorities that certify the servers; blank for those of the system."""
+    certificate_file: FilePath | None = None
+    """Our own certificate, for servers that ask for one. With `key_file`."""
+    key_file: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> NatsTls:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
+
+
 class Nats(Section):
     """The NATS server that keeps the queue."""
 
     urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
+    """`tls://host:port` for TLS, without which nothing is then said; `nats://host:port` for plain
+    text. All of one kind."""
+    tls: NatsTls = NatsTls()
     embedded: bool = True
     """`gatepost up` starts a server at the first URL; false: one of yours is there already."""
     storage_limit: Size = 10 * 10**9
@@ -28,6 +47,20 @@ class Nats(Section):
     """How many servers keep a copy of each stream."""
     events_max_age: Duration = timedelta(days=7)
     events_max_size: Size = 256 * 2**20
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether connections are TLS."""
+        return self.urls[0].startswith("tls://")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Nats:
+        # A client that meets a plain URL among others would send its password in clear.
+        if any(url.startswith("tls://") != self.encrypted for url in self.urls):
+            raise ValueError("urls must begin with tls:// all, or none of them")
+        if self.tls != NatsTls() and not self.encrypted:
+            raise ValueError("tls has an effect only with urls that begin with tls://")
+        return self
 
 
 def _dns_server(text: str) -> str:
@@ -106,6 +139,29 @@ def _any(port: int) -> Endpoint:
     return Endpoint("0.0.0.0", port)  # noqa: S104 - in a pod the network policy is what limits access
 
 
+class RpcTls(Section):
+    """TLS of the gRPC ports. A renewed certificate is used within seconds."""
+
+    certificate_file: FilePath | None = None
+    """The servers' certificate, with the chain. Its names are those that the services are reached
+    at. Blank: plain text."""
+    key_file: FilePath | None = None
+    ca_file: FilePath | None = None
+    """The authorities that certify it, which clients trust and no others."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether gRPC is TLS."""
+        return self.certificate_file is not None
+
+    @model_validator(mode="after")
+    def _all(self) -> RpcTls:
+        given = [each is not None for each in (self.certificate_file, self.key_file, self.ca_file)]
+        if any(given) and not all(given):
+            raise ValueError("certificate_file, key_file and ca_file go together")
+        return self
+
+
 class Services(Section):
     """Where each service listens."""
 
@@ -115,6 +171,7 @@ class Services(Section):
     keys: RpcService = RpcService(http=_any(9104), grpc=_any(7200))
     grace_period: Duration = timedelta(seconds=30)
     """How long a stopping service may take to finish what it has in hand."""
+    tls: RpcTls = RpcTls()
 
 
 class Auth(Section):

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
+from services.common.jetstream.tls_client import TlsClient
 from services.common.jetstream.translation import REQUEST_ERRORS, REQUEST_TIMEOUT_S, translated
 from services.common.store import NatsSettings, Unavailable
 
@@ -35,7 +36,7 @@ class Connection:
 
     def __init__(self, settings: NatsSettings) -> None:
         self._settings = settings
-        self.client = Client()
+        self.client = Client() if settings.tls is None else TlsClient(settings.tls)
         self._context: JetStreamContext | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._on_change: list[Callable[[bool], None]] = []

@@ -16,7 +16,9 @@ METHODS = frozenset({"spf", "dkim", "dmarc"})
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _COMMENT = re.compile(r"\([^()]*\)")
-_RESULT = re.compile(r"\s*(?P<method>[a-z]+)(?:/[0-9]+)?\s*=\s*(?P<result>[a-z]+)", re.IGNORECASE)
+_RESULT = re.compile(
+    r"\s*(?P<method>[a-z]+)(?:\s*/\s*[0-9]+)?\s*=\s*(?P<result>[a-z]+)", re.IGNORECASE
+)
 _MAX_NESTING = 10
 
 

@@ -17,6 +17,11 @@ from tests.support.resolver import FakeResolver
 from tests.support.subjects import mail, means
 
 MESSAGE = "From: Ann <ann@bank.test>\nTo: list@example.org\nSubject: hello\n\nHello.\n"
+# RFC 8601 Appendix B.7, with either result
+COMMENTED = (
+    "dkim (Because I like it) / 1 (One yay) = (wait for it) {} policy (A dot can go here) . (like"
+    " that) expired (this surprised me) = (as I wasn't expecting it) 1362471462"
+)
 OTHER_KEY = "sel._domainkey.forward.test"
 
 
@@ -90,6 +95,17 @@ async def test_keys_that_do_not_fit(key: str) -> None:
     assert (await verified(sealed(1), key=key)).result == "fail"
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "cv=none"), (2, "cv=pass"), (2, "cv=none")])
+async def test_a_chain_that_says_of_itself_that_it_failed(count: int, said: str) -> None:
+    """RFC 8617 §5.2, step 2: such a chain fails, and nothing else of it is looked at."""
+    result = await verified(sealed(count).replace(said, "cv=fail"))
+    instance = 1 if said == "cv=none" else 2
+    assert (result.result, result.reason) == (
+        "fail",
+        f"the seal of instance {instance} says cv=fail",
+    )
+
+
 async def test_a_chain_over_the_limit_does_not_hold_and_costs_little() -> None:
     fields = "".join(
         f"ARC-Seal: i={n}\nARC-Message-Signature: i={n}\nARC-Authentication-Results: i={n};\n"
@@ -122,9 +138,33 @@ def chain(*hops: tuple[str, str], result: str = "pass") -> ArcResult:
         ([("list.test", "DMARC = Pass (p=reject) header.from=x")], {"dmarc"}),
         ([("list.test", 'spf=fail reason="; dmarc=pass"')], set()),
         ([("list.test", "spf=fail (really; dmarc=pass; (nested))")], set()),
-        ([("list.test", "none")], set()),
         ([("other.test", "dmarc=pass")], set()),
         ([("notlist.test", "dmarc=pass")], set()),
+        # RFC 8601 Appendix B
+        ([("list.test", "none")], set()),
+        ([("list.test", "spf=pass smtp.mailfrom=example.net")], {"spf"}),
+        (
+            [
+                (
+                    "list.test",
+                    "auth=pass (cram-md5) smtp.auth=a@b.test; spf=pass smtp.mailfrom=b.test",
+                )
+            ],
+            {"spf"},
+        ),
+        ([("list.test", "sender-id=pass header.from=example.com")], set()),
+        ([("list.test", "dkim=pass (good signature) header.d=example.com")], {"dkim"}),
+        (
+            [
+                (
+                    "list.test",
+                    'dkim=pass reason="good" header.i=@a.test; dkim=fail reason="bad" header.i=@b.test',
+                )
+            ],
+            {"dkim"},
+        ),
+        ([("list.test", COMMENTED.format("fail"))], set()),
+        ([("list.test", COMMENTED.format("pass"))], {"dkim"}),
         # Trust ends at the first sealer, from the last one back, who is not trusted
         ([("list.test", "dmarc=pass"), ("other.test", "arc=pass; dmarc=fail")], set()),
         ([("other.test", "dmarc=pass"), ("list.test", "dmarc=fail")], set()),

@@ -144,6 +144,28 @@ async def test_alignment(spf: str, dkim: tuple[str, ...], record: str, result: s
     assert outcome.result == result
 
 
+@pytest.mark.parametrize("mechanism", ["spf", "dkim"])
+@pytest.mark.parametrize(
+    ("author", "authenticated", "strict", "relaxed"),
+    [
+        # Appendix B.1 of RFC 9989
+        ("example.com", "example.com", "pass", "pass"),
+        ("example.com", "child.example.com", "fail", "pass"),
+        ("child.example.com", "example.com", "fail", "pass"),
+        ("child.example.com", "other.example.com", "fail", "pass"),
+        ("example.com", "example.net", "fail", "fail"),
+        ("child.example.com", "example.net", "fail", "fail"),
+    ],
+)
+async def test_alignment_of_parents_and_children(
+    author: str, authenticated: str, strict: str, relaxed: str, mechanism: str
+) -> None:
+    spf, dkim = (authenticated, ()) if mechanism == "spf" else ("", (authenticated,))
+    for mode, result in (("s", strict), ("r", relaxed)):
+        records = {"example.com": f"v=DMARC1; p=reject; aspf={mode}; adkim={mode}"}
+        assert (await judged(author, records, spf=spf, dkim=dkim)).result == result
+
+
 async def test_a_subdomain_with_an_owner_of_its_own_is_not_aligned() -> None:
     records = {"example.com": REJECT, "tenant.example.com": "v=DMARC1; psd=n"}
     outcome = await judged("example.com", records, dkim=("x.tenant.example.com",))

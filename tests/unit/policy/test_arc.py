@@ -158,7 +158,7 @@ def chain(*hops: tuple[str, str], result: str = "pass") -> ArcResult:
             [
                 (
                     "list.test",
-                    'dkim=pass reason="good" header.i=@a.test; dkim=fail reason="bad" header.i=@b.test',
+                    'dkim=pass reason="good" header.i=@a.test; dkim=fail reason="bad"',
                 )
             ],
             {"dkim"},

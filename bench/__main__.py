@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import report
+from bench import outbound, report
 from bench.comparison import latencies, throughput
 from bench.line_up import incoming, workplace
 from bench.parts import PARTS, run_part
@@ -37,7 +37,9 @@ _SHORT_CASES: Final = (
 )
 _ROUNDS, _SHORT_ROUNDS = 5, 3
 _LATENCY_MAILS, _SHORT_LATENCY_MAILS = 40, 20
+_OUTBOUND_MAILS, _SHORT_OUTBOUND_MAILS = 400, 160
 _INCOMING: Final = "incoming"
+_OUTBOUND: Final = "outbound"
 
 
 def main() -> int:
@@ -49,9 +51,15 @@ def main() -> int:
     extend_search_path()
     began = time.monotonic()
     found = report.Report(short=arguments.short, when=datetime.now(UTC))
-    wanted = arguments.only or [_INCOMING, *PARTS]
+    wanted = arguments.only or [_INCOMING, _OUTBOUND, *PARTS]
     if _INCOMING in wanted:
         _incoming(found, short=arguments.short)
+    if _OUTBOUND in wanted:
+        say("signed submission …")
+        mails = _SHORT_OUTBOUND_MAILS if arguments.short else _OUTBOUND_MAILS
+        rounds = _SHORT_ROUNDS if arguments.short else _ROUNDS
+        with workplace() as folder:
+            found.outbound = outbound.measure(folder, count=mails, rounds=rounds)
     for name in PARTS:
         if name in wanted:
             say(f"{name} …")
@@ -82,7 +90,9 @@ def _incoming(found: report.Report, *, short: bool) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="fewer mails: two or three minutes")
-    parser.add_argument("--only", action="append", choices=[_INCOMING, *PARTS], help="this part")
+    parser.add_argument(
+        "--only", action="append", choices=[_INCOMING, _OUTBOUND, *PARTS], help="this part"
+    )
     parser.add_argument("--results", type=Path, default=_RESULTS, help="where the report goes")
     return parser.parse_args()
 

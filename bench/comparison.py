@@ -28,6 +28,7 @@ class Figures:
     ratio: float
     """Of delivered mails, ours to this one's."""
     cpu_ms: float
+    member_cpu_ms: dict[str, float]
     memory: int
 
 
@@ -87,6 +88,10 @@ def _table(case: Case, rounds: list[dict[Name, Run]]) -> Table:
                 for found in rounds
             ),
             cpu_ms=median(name, lambda run: run.cpu_ms),
+            member_cpu_ms={
+                member: statistics.median(found[name].member_cpu_ms[member] for found in rounds)
+                for member in rounds[0][name].member_cpu_ms
+            },
             memory=int(median(name, lambda run: run.memory)),
         )
         for name in Name

@@ -15,6 +15,7 @@ class Name(StrEnum):
     POSTFIX = "Postfix bare"
     POSTFIX_SPF_DKIM = "Postfix, policyd-spf, opendkim"
     POSTFIX_RSPAMD = "Postfix, rspamd"
+    POSTFIX_SIGNING = "Postfix, opendkim signing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +42,8 @@ class Contender(Protocol):
 
     def roots(self) -> list[int]:
         """The processes whose families are the contender."""
+        ...
+
+    def members(self) -> dict[str, int]:
+        """Processes of it whose CPU time is told apart, by name."""
         ...

@@ -164,7 +164,7 @@ class Opendkim(_Milter):
         shutil.chown(key, USER)
         return (
             f"Mode s\nInternalHosts {LOOPBACK}\nCanonicalization relaxed/relaxed\n"
-            f"Domain {domain}\nSelector {selector}\nKeyFile {key}\n"
+            f"RequireSafeKeys no\nDomain {domain}\nSelector {selector}\nKeyFile {key}\n"
         )
 
 

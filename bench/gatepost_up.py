@@ -9,6 +9,7 @@ from bench.mail import RECIPIENT_DOMAIN
 from bench.names import LOOPBACK
 from tests.support.installation import Installation
 
+_MEMBERS: Final = ("ingress", "policy", "delivery", "nats")
 _SYNCED: Final = "sync_interval: always"
 
 
@@ -52,3 +53,7 @@ class Gatepost:
     def roots(self) -> list[int]:
         """The supervisor; all others descend from it."""
         return [self.installation.supervisor_pid]
+
+    def members(self) -> dict[str, int]:
+        """The services that incoming mail passes, and nats-server."""
+        return {name: self.installation.pid(name) for name in _MEMBERS}

@@ -1,4 +1,6 @@
-"""The mail that is sent: signed by the sender's domain, as ordinary mail looks."""
+"""The mail that is sent, as ordinary mail looks: signed by the sender's domain where it comes in,
+unsigned where it is submitted.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ from tests.support import dkim_signer
 SENDER: Final = f"news@{SENDER_DOMAIN}"
 RECIPIENT_DOMAIN: Final = "relay.test"
 RECIPIENT: Final = f"you@{RECIPIENT_DOMAIN}"
+SUBMITTER_DOMAIN: Final = "example.test"
+SUBMITTER: Final = f"you@{SUBMITTER_DOMAIN}"
+SUBMITTER_HOST: Final = f"desk.{SUBMITTER_DOMAIN}"
+SELECTOR: Final = "bench"
 _KEY_BITS: Final = 2048
-_SELECTOR: Final = "bench"
 _LINE: Final = 72
 _WORDS: Final = ("mail", "is", "sent", "taken", "kept", "and", "delivered", "by", "some", "server")
 _SIGNED: Final = (
@@ -29,7 +34,7 @@ _SIGNED: Final = (
 def dkim_record() -> tuple[str, str]:
     """The name and the text of the record that the signature needs."""
     key = dkim_signer.rsa_key(_KEY_BITS)
-    return f"{_SELECTOR}._domainkey.{SENDER_DOMAIN}", dkim_signer.record(key)
+    return f"{SELECTOR}._domainkey.{SENDER_DOMAIN}", dkim_signer.record(key)
 
 
 def signed_mail(octets: int) -> bytes:
@@ -52,9 +57,24 @@ User-Agent: bench/1
     return _sign(unsigned + _text(max(octets - overhead, _LINE))).encode()
 
 
+def submitted_mail(octets: int) -> bytes:
+    """A mail of about this size as a mail program submits it; lines end in LF."""
+    header = f"""\
+From: You <{SUBMITTER}>
+To: You <{RECIPIENT}>
+Subject: What mail programs do all day
+Date: Mon, 23 Nov 2026 03:00:00 +0000
+Message-ID: <20261123030000.4712@{SUBMITTER_DOMAIN}>
+MIME-Version: 1.0
+Content-Type: text/plain; charset=utf-8
+User-Agent: bench/1
+"""
+    return f"{header}\n{_text(octets - len(header))}".encode()
+
+
 def _sign(message: str) -> str:
     key = dkim_signer.rsa_key(_KEY_BITS)
-    return dkim_signer.sign(message, key, signed=_SIGNED, d=SENDER_DOMAIN, s=_SELECTOR)
+    return dkim_signer.sign(message, key, signed=_SIGNED, d=SENDER_DOMAIN, s=SELECTOR)
 
 
 def _text(octets: int) -> str:

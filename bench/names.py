@@ -92,8 +92,8 @@ def _value(kind: str, value: str) -> str:
     return " ".join(f'"{part}"' for part in parts)
 
 
-def sender_records(dkim_name: str, dkim_record: str) -> dict[tuple[str, str], str]:
-    """What the sender's domain publishes."""
+def sender_records(dkim_name: str = "", dkim_record: str = "") -> dict[tuple[str, str], str]:
+    """What the sender's domain publishes; a DKIM key if one is given."""
     return {
         (SENDER_DOMAIN, "MX"): f"10 {SENDER_HOST}.",
         (SENDER_DOMAIN, "TXT"): f"v=spf1 include:_spf.{SENDER_DOMAIN} -all",
@@ -101,6 +101,6 @@ def sender_records(dkim_name: str, dkim_record: str) -> dict[tuple[str, str], st
         (SENDER_HOST, "A"): LOOPBACK,
         (SENDER_HOST, "TXT"): "v=spf1 a -all",
         (f"_dmarc.{SENDER_DOMAIN}", "TXT"): "v=DMARC1; p=reject",
-        (dkim_name, "TXT"): dkim_record,
+        **({(dkim_name, "TXT"): dkim_record} if dkim_name else {}),
         ("1.0.0.127.in-addr.arpa", "PTR"): f"{SENDER_HOST}.",
     }

@@ -68,4 +68,4 @@ def run_part(name: str, *, short: bool) -> str:
         return f"not done within {seconds:.0f} s"
     if process.returncode:
         return f"failed: {' '.join(errors.strip().splitlines()[-1:])}"
-    return output.strip()
+    return output.strip("\n")

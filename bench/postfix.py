@@ -129,6 +129,10 @@ class Postfix:
         own = [self._process.pid] if self._process is not None else []
         return own + [pid for each in self._filters for pid in each.roots()]
 
+    def members(self) -> dict[str, int]:
+        """None: they come and go."""
+        return {}
+
     def _write(self, name: str, text: str) -> None:
         (self._folder / "conf" / name).write_text(text, encoding="utf-8")
 

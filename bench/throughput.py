@@ -45,6 +45,8 @@ class Run:
     delivered_per_second: float
     cpu_ms: float
     """Of all processes of the contender, for one mail."""
+    member_cpu_ms: dict[str, float]
+    """What of it was that of which process."""
     memory: int
     """Octets, at the end of the run."""
     others: float
@@ -55,7 +57,7 @@ def run(contender: Contender, sink: Sink, case: Case, mail: Path, *, count: int 
     """Send, and wait for the delivery of all. Raises `RuntimeError`, `TimeoutError`."""
     count = count or case.count
     wanted = sink.count + count
-    cpu = cpu_seconds(contender.roots())
+    cpu, members = cpu_seconds(contender.roots()), _members(contender)
     ours, machine = cpu_seconds([os.getpid()]), machine_cpu_seconds()
     began = time.monotonic()
     _send(contender.port, case, mail, count)
@@ -68,9 +70,17 @@ def run(contender: Contender, sink: Sink, case: Case, mail: Path, *, count: int 
         accepted_per_second=count / accepted,
         delivered_per_second=count / delivered,
         cpu_ms=(cpu_seconds(contender.roots()) - cpu) / count * 1000,
+        member_cpu_ms={
+            name: (seconds - members[name]) / count * 1000
+            for name, seconds in _members(contender).items()
+        },
         memory=memory_octets(contender.roots()),
         others=max(machine - ours, 0.0) / capacity,
     )
+
+
+def _members(contender: Contender) -> dict[str, float]:
+    return {name: cpu_seconds([pid]) for name, pid in contender.members().items()}
 
 
 def send_one(port: int, mail: Path) -> None:

@@ -32,10 +32,10 @@ WaitOption = Annotated[
 def ensure(
     config: ConfigOption = None, data: ServiceDataOption = None, wait: WaitOption = 60.0
 ) -> None:
-    """Create what is missing; what exists is left as it is."""
+    """Create what is missing, and update the consumers that an older release made."""
     created = _with_store(open_config(config, data).current, wait, _ensure)
     for name in created:
-        typer.echo(f"created {name}")
+        typer.echo(f"created or updated {name}")
     if not created:
         typer.echo("nothing was missing")
 

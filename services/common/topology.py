@@ -10,7 +10,7 @@ QUEUE has no limit of age, count or octets on purpose: message schedules exclude
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,11 +29,12 @@ from services.common.queue.subjects import (
 MIN_SERVER_VERSION: Final = (2, 14, 5)
 """The first nats-server whose message schedules can be relied on."""
 
-ACK_WAIT_S: Final = 60
-"""How long a worker may be silent about a message; it says `in_progress` at a third of that."""
+ACK_WAIT_S: Final = 30
+"""How long a worker may be silent about a message; it says `in_progress` at a third of that. What a
+worker had in hand that was killed waits so long."""
 
-MAX_ACK_PENDING: Final = 2000
-"""More than what all workers together hold at a time; nothing waits in it, so it is not a queue."""
+MAX_ACK_PENDING: Final = 10_000
+"""More than what all workers together hold at a time, at most 1,000 each; nothing waits in it."""
 
 BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts", "logins", "mta_sts")
 
@@ -145,10 +146,18 @@ CONSUMERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-async def ensure(store: JetStream, settings: TopologySettings) -> list[str]:
-    """Create what is missing and return the names of it. What exists is left as it is.
+_FORMER: Final[Mapping[str, Sequence[int]]] = {
+    "ack_wait": (_nanoseconds(60),),
+    "max_ack_pending": (2000,),
+}
+"""What consumers were made with by older releases; other values are an operator's choice."""
 
-    Raises `StoreError`.
+
+async def ensure(store: JetStream, settings: TopologySettings) -> list[str]:
+    """Create what is missing, and give consumers that an older release made what we give new ones.
+
+    Everything else is left as it is. Returns the names of what was created or changed. Raises
+    `StoreError`.
     """
     created = []
     for name, config in streams(settings).items():
@@ -156,10 +165,20 @@ async def ensure(store: JetStream, settings: TopologySettings) -> list[str]:
             await store.create_stream(config)
             created.append(name)
     for name, consumer in CONSUMERS.items():
-        if await store.consumer_state(QUEUE_STREAM, name) is None:
+        found = await store.consumer_state(QUEUE_STREAM, name)
+        if found is None:
             await store.create_consumer(QUEUE_STREAM, consumer)
-            created.append(f"{QUEUE_STREAM}/{name}")
+        elif fresh := _brought_up(found.config, consumer):
+            await store.update_consumer(QUEUE_STREAM, {**found.config, **fresh})
+        else:
+            continue
+        created.append(f"{QUEUE_STREAM}/{name}")
     return created
+
+
+def _brought_up(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that an older release made and that are others now."""
+    return {key: wanted[key] for key, former in _FORMER.items() if config.get(key) in former}
 
 
 async def verify(store: JetStream, settings: TopologySettings) -> list[str]:
@@ -199,11 +218,18 @@ def _differences(what: str, wanted: Mapping[str, Any], actual: Mapping[str, Any]
     problems = []
     for key, value in wanted.items():
         found = actual.get(key)
+        if key in _AT_LEAST:
+            if not isinstance(found, int) or found < value:
+                problems.append(f"{what}: {key} is {found!r}, it must be at least {value!r}")
+            continue
         if key in _TUNABLE or found == value or (found is None and not value):
             continue
         problems.append(f"{what}: {key} is {found!r}, it must be {value!r}")
     return problems
 
 
-_TUNABLE: Final = frozenset({"max_ack_pending", "ack_wait"})
+_TUNABLE: Final = frozenset({"max_ack_pending"})
 """An operator may tune these by hand without endangering mail."""
+
+_AT_LEAST: Final = frozenset({"ack_wait"})
+"""These may be longer: with less, mail that is being delivered would be handed out again."""

@@ -45,8 +45,9 @@ FRESH_S: Final = 1.0
 """A record that was handed out this soon after it was stored cannot have been in hand before: a
 server that forgot so in a crash takes longer to come back."""
 
-UNSIGNED_PAUSE: Final = timedelta(seconds=60)
-"""How long mail waits for `keys`, which is down or misconfigured; no attempt is counted."""
+UNSIGNED_PAUSE: Final = timedelta(seconds=15)
+"""How long mail waits for `keys`, which is down or misconfigured; no attempt is counted. A restart
+takes some seconds."""
 
 ATTEMPTS = Counter(
     "gatepost_delivery_attempts_total",

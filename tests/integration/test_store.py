@@ -107,6 +107,42 @@ async def test_an_unsafe_queue_is_named(tmp_path, change, problem) -> None:
         server.close()
 
 
+@pytest.mark.parametrize(
+    ("change", "problems", "brought_up"),
+    [
+        ({"ack_wait": 60 * 10**9, "max_ack_pending": 2000}, [], True),
+        ({"ack_wait": 300 * 10**9, "max_ack_pending": 50}, [], False),
+        (
+            {"ack_wait": 5 * 10**9},
+            ["consumer delivery: ack_wait is 5000000000, it must be at least 30000000000"],
+            False,
+        ),
+    ],
+    ids=["older release", "tuned by hand", "too short"],
+)
+async def test_a_consumer_that_exists_is_accepted_brought_up_or_named(
+    tmp_path, change, problems, brought_up
+) -> None:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    store = JetStream(NatsSettings(urls=[server.url], client_name="test"))
+    try:
+        await store.start(wait_s=10)
+        await store.create_stream(streams(SETTINGS)[QUEUE_STREAM])
+        await store.create_consumer(QUEUE_STREAM, {**CONSUMERS[DELIVERY_CONSUMER], **change})
+        others = {*streams(SETTINGS), *(f"QUEUE/{name}" for name in CONSUMERS)}
+        others -= {QUEUE_STREAM, f"QUEUE/{DELIVERY_CONSUMER}"}
+        changed = set(await ensure(store, SETTINGS)) - others
+        assert changed == ({f"QUEUE/{DELIVERY_CONSUMER}"} if brought_up else set())
+        assert await verify(store, SETTINGS) == problems
+        found = await store.consumer_state(QUEUE_STREAM, DELIVERY_CONSUMER)
+        expected = CONSUMERS[DELIVERY_CONSUMER] if brought_up else change
+        assert {key: found.config[key] for key in change} == {key: expected[key] for key in change}
+    finally:
+        await store.close()
+        server.close()
+
+
 async def test_a_batch_is_stored_whole(store: JetStream) -> None:
     keys = [key("batch-1", f"d{n}.example") for n in range(200)]
     await store.publish_batch([Outgoing(k.subject(State.READY), b"x") for k in keys])

@@ -241,7 +241,14 @@ class JetStream(Connection):
 
     async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> None:
         """Create a durable consumer, configured as the server's own JSON has it."""
-        request = {"stream_name": stream, "config": config, "action": "create"}
+        await self._put_consumer(stream, config, action="create")
+
+    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> None:
+        """Change a durable consumer that exists to this configuration."""
+        await self._put_consumer(stream, config, action="update")
+
+    async def _put_consumer(self, stream: str, config: Mapping[str, Any], *, action: str) -> None:
+        request = {"stream_name": stream, "config": config, "action": action}
         name = config["durable_name"]
         await self.ask(f"$JS.API.CONSUMER.CREATE.{stream}.{name}", request)
 

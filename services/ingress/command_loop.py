@@ -166,6 +166,10 @@ class CommandLoop:
     # --- commands that wait for somebody --------------------------------------------------------
 
     async def _rcpt(self, argument: str) -> None:
+        if self._chunked:
+            # RFC 3030 §2: what has begun with BDAT goes on with BDAT.
+            self._reply("RCPT", BAD_SEQUENCE)
+            return
         arguments = [argument, *await self._pipelined_recipients()]
         try:
             replies = await self._dialogue.rcpt(arguments)

@@ -9,7 +9,11 @@ from typing import Annotated
 import typer
 import yaml
 
-from services.cli.output import print_json
+from services.cli.connection import connect
+from services.cli.failure import CliError, Exit
+from services.cli.keys_status import domain_statuses, without_key
+from services.cli.options import DEFAULT_DATA, TokenOption
+from services.cli.output import print_json, printable
 from services.cli.serve import ServiceDataOption, open_config
 from services.common.config.model import Config
 
@@ -27,10 +31,52 @@ OptionalFileArgument = Annotated[
 
 
 @app.command("check")
-def check_file(file: FileArgument, data: ServiceDataOption = None) -> None:
-    """Tell every mistake in a configuration file. Exit code 2 if there is one."""
-    open_config(file, data)
+def check_file(
+    file: FileArgument,
+    data: ServiceDataOption = None,
+    server: Annotated[
+        str,
+        typer.Option(
+            "--server",
+            help="host:port of a keys service; it is asked which local domains have no active key.",
+            show_default=False,
+        ),
+    ] = "",
+    token_file: TokenOption = None,
+) -> None:
+    """Tell every mistake in a configuration file. Exit code 2 if there is one.
+
+    Where outgoing mail is signed, name the local domains that have no key for it, too, if a keys
+    service can be asked: that of --server, or of the `gatepost up` in --data.
+    """
+    config = open_config(file, data).current
     typer.echo(f"{file}: valid")
+    if config.delivery.dkim.enabled:
+        for note in _signing_notes(config, server=server, data=data, token_file=token_file):
+            typer.echo(printable(f"note: {note}"))
+
+
+def _signing_notes(
+    config: Config, *, server: str, data: Path | None, token_file: Path | None
+) -> list[str]:
+    """What is to be said of the keys of the local domains. Raises `CliError`."""
+    if not server and data is None:
+        return [
+            "delivery.dkim.enabled: give --server to be told which local domains have no active key"
+        ]
+    try:
+        with connect(
+            "keys", server=server, data=data or DEFAULT_DATA, token_file=token_file
+        ) as connection:
+            statuses, _ = domain_statuses(connection)
+    except CliError as error:
+        if server or error.exit_code is not Exit.UNAVAILABLE:
+            raise
+        return [f"delivery.dkim.enabled: nobody knows which local domains have keys: {error}"]
+    return [
+        f"delivery.dkim.enabled: {domain} has no active key; its mail is not signed"
+        for domain in without_key(config.domains.local, statuses)
+    ]
 
 
 @app.command()

@@ -13,6 +13,7 @@ from gatepost.keys.v1 import keys_pb2 as pb
 from gatepost.keys.v1.keys_pb2_grpc import KeyServiceStub
 from services.cli.connection import Connection, connect
 from services.cli.failure import CliError, Exit
+from services.cli.keys_status import status
 from services.cli.options import (
     DEFAULT_DATA,
     ConfigOption,
@@ -234,6 +235,9 @@ def delete(
         print_json(plain(answer))
     else:
         typer.echo(printable(f"{selector} of {domain} is deleted"))
+
+
+app.command("status")(status)
 
 
 def _set_expiry(field: Duration, text: str) -> None:

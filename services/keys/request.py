@@ -115,7 +115,7 @@ def domain_token(domain: str) -> str:
 def domain_after(token: str) -> str:
     """The domain after which a page begins; blank for a blank token."""
     try:
-        return base64.urlsafe_b64decode(token).decode("ascii")
+        return base64.b64decode(token, b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError) as error:
         raise _not_our_token() from error
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from gatepost.keys.v1 import keys_pb2 as pb
 from services.common.rpc.auth import Role
 from services.common.rpc.tokens import token_file
 from services.keys.key import KeyType
 from services.keys.private_key import generate
 from tests.support.dns_server import DnsServer
-from tests.support.keys_domain import KeysDomain
+from tests.support.keys_domain import KeysDomain, refusal
 from tests.support.keys_process import KeysProcess
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,12 @@ def process(
     tmp_path_factory: pytest.TempPathFactory, dns_server: DnsServer
 ) -> Iterator[KeysProcess]:
     servers = [dns_server.address]
-    config = {"keys": {"publication_servers": servers}, "dns": {"servers": servers}}
+    config = {
+        "keys": {"publication_servers": servers},
+        "dns": {"servers": servers},
+        "domains": {"local": ["local.test"]},
+        "delivery": {"dkim": {"enabled": True}},
+    }
     process = KeysProcess(tmp_path_factory.mktemp("keys"), config)
     process.start()
     yield process
@@ -161,3 +167,79 @@ def test_the_records_of_a_domain(
     done = gatepost("dns", domain.name, "--check")
     assert done.returncode == 0
     assert "all 3 records are there" in done.stdout
+
+
+def test_the_status_names_domains_without_an_active_key(gatepost: Run, domain: KeysDomain) -> None:
+    key = domain.active()
+    pending = KeysDomain(domain.process)
+    pending.create()
+    shown = gatepost("keys", "status")
+    assert shown.returncode == 0, shown.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines()}
+    assert rows[domain.name] == ["signed", key.selector]
+    assert "local.test: there is no key: mail goes out unsigned" in shown.stdout
+    assert f"{pending.name}: no key is active: mail goes out unsigned" in shown.stdout
+    assert gatepost("keys", "status", "--check").returncode == 10
+    values = json.loads(gatepost("keys", "status", "--json").stdout)
+    assert values["signing_enabled"] is True
+    [local] = [each for each in values["domains"] if each["local"]]
+    assert (local["domain"], local["signing"]) == ("local.test", "DOMAIN_SIGNING_UNSIGNED")
+    assert domain.process.sample("gatepost_keys_unsigned_local_domains") == 1
+
+
+def test_a_page_of_domains_goes_on_after_the_last(domain: KeysDomain) -> None:
+    domain.active()
+    names: list[str] = []
+    token = ""
+    while True:
+        request = pb.ListDomainsRequest(page_size=1, page_token=token)
+        page = domain.call("ListDomains", request)
+        names += [each.domain for each in page.domains]
+        token = page.next_page_token
+        if not token:
+            break
+    assert names == sorted(names)
+    assert {"local.test", domain.name} <= set(names)
+
+
+@pytest.mark.parametrize("token", ["%%%", "\xfc", "YQ", "/w=="])
+def test_a_token_of_somebody_else_is_refused(domain: KeysDomain, token: str) -> None:
+    request = pb.ListDomainsRequest(page_token=token)
+    assert refusal(lambda: domain.call("ListDomains", request))[1] == "INVALID_PAGE_TOKEN"
+
+
+def test_config_check_names_the_local_domains_without_a_key(
+    gatepost: Run, domain: KeysDomain, tmp_path: Path
+) -> None:
+    domain.active()
+    file = tmp_path / "gatepost.yaml"
+    file.write_text(
+        f"domains: {{local: [new.test, {domain.name}]}}\ndelivery: {{dkim: {{enabled: true}}}}\n"
+    )
+    checked = gatepost("config", "check", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert "valid" in checked.stdout
+    assert "note: delivery.dkim.enabled: new.test has no active key" in checked.stdout
+    assert domain.name not in checked.stdout
+
+
+def test_config_check_without_a_service_says_how_to_ask_one(tmp_path: Path) -> None:
+    file = tmp_path / "gatepost.yaml"
+    file.write_text("delivery: {dkim: {enabled: true}}\n")
+
+    def check(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "services.cli.main", "config", "check", str(file)]
+        return subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    alone = check()
+    assert alone.returncode == 0
+    assert "give --server" in alone.stdout
+    (tmp_path / "endpoints.json").write_text('{"keys": "127.0.0.1:1"}')
+    down = check("--data", str(tmp_path))
+    assert down.returncode == 0
+    assert "nobody knows which local domains have keys: 127.0.0.1:1 does not" in down.stdout
+    assert check("--server", "127.0.0.1:1").returncode == 3
+    file.write_text("delivery: {dkim: {enabled: false}}\n")
+    assert "note" not in check().stdout

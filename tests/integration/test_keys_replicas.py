@@ -19,9 +19,9 @@ from tests.support.keys_domain import KeysDomain, refusal
 from tests.support.keys_process import KeysProcess
 from tests.support.kubernetes_api import KubernetesApi
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-_WAIT_SECONDS = 15.0
+_WAIT_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.support.programs import program
 
 pytestmark = pytest.mark.slow
 
-_WAIT_SECONDS = 20.0
+_WAIT_SECONDS = 60.0
 
 
 @pytest.fixture

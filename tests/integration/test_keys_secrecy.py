@@ -30,7 +30,7 @@ from tests.support.kubernetes_api import KubernetesApi
 _PIECE = 24
 """So many characters of a key in a row are no chance."""
 
-_WAIT_SECONDS = 15.0
+_WAIT_SECONDS = 60.0
 
 
 def _forms(pem: bytes) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.attackers import KINDS, attacked
+from tests.support.attackers import KINDS, OVER_TLS, attacked
 from tests.support.ingress_process import running_process
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_policy import ScriptedPolicy, serve
@@ -26,7 +26,7 @@ async def test_a_normal_client_is_served(
     async with (
         serve(policy) as target,
         running_process(tmp_path, nats_server, target) as ingress,
-        attacked(kind, ingress.port),
+        attacked(kind, ingress.submissions_port if kind in OVER_TLS else ingress.port),
     ):
         for _ in range(5):
             started = time.monotonic()

@@ -16,6 +16,10 @@ from typing import Final
 from tests.support.smtp_client import Client, connected
 
 ATTACKERS: Final = 40
+OVER_TLS: Final = frozenset({"guessing"})
+"""They come to a port with implicit TLS; the others to one that begins in clear."""
+
+_WRONG_PASSWORD: Final = "AHlvdUBleGFtcGxlLnRlc3QAd3Jvbmc="
 _READY: Final = b"attacking\n"
 _START_S: Final = 30.0
 
@@ -42,10 +46,21 @@ async def _content(client: Client) -> None:
         await asyncio.sleep(0)
 
 
+async def _guessing(client: Client) -> None:
+    while (await client.say(f"AUTH PLAIN {_WRONG_PASSWORD}")).startswith("535 "):
+        pass
+
+
+async def _connecting(client: Client) -> None:
+    client.writer.transport.abort()
+
+
 KINDS: Final[Mapping[str, Callable[[Client], Awaitable[None]]]] = {
     "drip": _drip,
     "commands": _commands,
     "content": _content,
+    "guessing": _guessing,
+    "connecting": _connecting,
 }
 
 
@@ -73,7 +88,7 @@ async def _attack(kind: str, port: int, begun: asyncio.Semaphore) -> None:
     """Behave badly again and again, whatever the server does about it."""
     while True:
         with contextlib.suppress(OSError, AssertionError, TimeoutError):
-            async with connected(port) as client:
+            async with connected(port, tls=kind in OVER_TLS) as client:
                 await client.hello()
                 begun.release()
                 await KINDS[kind](client)

@@ -38,6 +38,7 @@ class IngressProcess:
 
     process: asyncio.subprocess.Process
     port: int
+    submissions_port: int
     http_port: int
     log_file: Path
 
@@ -66,14 +67,16 @@ class IngressProcess:
 async def running_process(
     folder: Path, nats: NatsServer, policy: str, changes: Mapping[str, Any] | None = None
 ) -> AsyncIterator[IngressProcess]:
-    """The process, ready, with a listener `mx` on `port`; streams and tokens are made for it."""
+    """The process, ready, with listeners `mx` and `submissions`, and streams and tokens made."""
     store = JetStream(NatsSettings(urls=[nats.url], client_name="test"))
     await store.start(wait_s=10)
     await ensure(store, TopologySettings())
     await store.close()
-    port, http_port = free_ports(2)
+    port, submissions_port, http_port = free_ports(3)
     config = folder / "gatepost.yaml"
-    values = _values(folder, nats, policy, port=port, http_port=http_port)
+    values = _values(
+        folder, nats, policy, port=port, submissions_port=submissions_port, http_port=http_port
+    )
     config.write_text(yaml.safe_dump(overlaid(values, changes or {})), encoding="utf-8")
     log_file = folder / "ingress.log"
     with log_file.open("wb") as log:
@@ -82,7 +85,7 @@ async def running_process(
             stdin=asyncio.subprocess.DEVNULL,
             stderr=log,
         )
-    running = IngressProcess(process, port, http_port, log_file)
+    running = IngressProcess(process, port, submissions_port, http_port, log_file)
     try:
         await _ready(running)
         yield running
@@ -100,7 +103,13 @@ async def _ready(running: IngressProcess) -> None:
 
 
 def _values(
-    folder: Path, nats: NatsServer, policy: str, *, port: int, http_port: int
+    folder: Path,
+    nats: NatsServer,
+    policy: str,
+    *,
+    port: int,
+    submissions_port: int,
+    http_port: int,
 ) -> dict[str, Any]:
     certificate = ensure_self_signed(folder / "tls", "mx.example.test")
     ensure_tokens(folder / "tokens")
@@ -108,7 +117,16 @@ def _values(
     return {
         "smtp": {
             "hostname": "mx.example.test",
-            "listeners": [{"name": "mx", "address": "127.0.0.1", "port": port}],
+            "listeners": [
+                {"name": "mx", "address": "127.0.0.1", "port": port},
+                {
+                    "name": "submissions",
+                    "address": "127.0.0.1",
+                    "port": submissions_port,
+                    "role": "submission",
+                    "tls": "implicit",
+                },
+            ],
             "tls": {
                 "certificate_file": str(certificate.certificate),
                 "key_file": str(certificate.key),

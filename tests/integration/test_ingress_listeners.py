@@ -1,0 +1,99 @@
+"""What a listener's own settings change, and what it takes from everybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common.config.smtp import Role, Smtp, TlsMode
+from tests.support.edge import running_edge
+from tests.support.nats_server import NatsServer
+from tests.support.smtp_client import connected
+
+
+def test_without_configuration_there_are_the_three_that_everybody_knows() -> None:
+    listeners = Smtp().listeners
+    assert [(each.port, each.role, each.tls) for each in listeners] == [
+        (25, Role.MX, TlsMode.STARTTLS),
+        (587, Role.SUBMISSION, TlsMode.STARTTLS),
+        (465, Role.SUBMISSION, TlsMode.IMPLICIT),
+    ]
+    assert not any(each.proxy_protocol.trusted for each in listeners)
+
+
+def _with(everywhere: bool, **listener: Any) -> dict[str, Any]:
+    values = {"name": "mx", "address": "127.0.0.1", "port": 0, **listener}
+    return {"smtp": {"require_tls": everywhere, "listeners": [values]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "required"),
+    [
+        (_with(False), False),
+        (_with(True), True),
+        (_with(False, require_tls=True), True),
+        (_with(True, require_tls=False), False),
+    ],
+)
+async def test_tls_is_required_by_the_listener_or_else_by_all(
+    config: dict[str, Any], required: bool, tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with (
+        running_edge(tmp_path, nats_server, config) as edge,
+        connected(edge.port()) as client,
+    ):
+        await client.hello()
+        reply = await client.say("MAIL FROM:<sender@example.net>")
+        assert reply.startswith("530 5.7.0 " if required else "250 ")
+        await client.say("RSET")
+        await client.start_tls()
+        await client.say("EHLO client.example.net")
+        assert (await client.mail(b"Subject: x\r\n\r\n")).startswith("250 ")
+
+
+async def test_implicit_tls_is_tls(tmp_path: Path, nats_server: NatsServer) -> None:
+    config = _with(True, tls="implicit")
+    async with (
+        running_edge(tmp_path, nats_server, config) as edge,
+        connected(edge.port(), tls=True) as client,
+    ):
+        assert "STARTTLS" not in await client.hello()
+        assert (await client.mail(b"Subject: x\r\n\r\n")).startswith("250 ")
+
+
+@pytest.mark.parametrize("said", [b"EHLO client.example.net\r\n", b"\x16\x03\x01\x00\x05hello"])
+async def test_a_handshake_that_is_none_ends_its_session_alone(
+    said: bytes, tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge:
+        async with connected(edge.port()) as before, connected(edge.port()) as client:
+            await before.hello()
+            await client.hello()
+            assert (await client.say("STARTTLS")).startswith("220 ")
+            client.send(said)
+            # Nothing that could be read as a reply, at most an alert of TLS.
+            assert b" " not in await client.ended()
+            assert (await before.mail(b"Subject: x\r\n\r\n")).startswith("250 ")
+        async with connected(edge.port("submissions")) as client:
+            client.send(said)
+            assert b" " not in await client.ended()
+
+
+async def test_an_ipv6_client_is_named_by_its_address(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    config = _with(False, proxy_protocol={"trusted": ["127.0.0.0/8"]})
+    async with (
+        running_edge(tmp_path, nats_server, config) as edge,
+        connected(edge.port()) as client,
+    ):
+        client.send(b"PROXY TCP6 2001:db8::7 ::1 4711 25\r\n")
+        await client.hello()
+        await client.start_tls()
+        await client.say("EHLO client.example.net")
+        assert (await client.mail(b"Subject: x\r\n\r\n")).startswith("250 ")
+        (mail,) = await edge.mails()
+    assert b"([IPv6:2001:db8::7])" in mail.content
+    assert mail.record.client_address == "2001:db8::7"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.chart.test_values import EVERYTHING
+from tests.support import kubernetes_api
 from tests.support.chart import Chart, container, render
 
 RENDERINGS = [
@@ -70,7 +71,10 @@ def test_only_keys_may_read_secrets(rendering: partial[Chart]) -> None:
     assert not chart.of("ClusterRole", "ClusterRoleBinding")
     (role,) = chart.of("Role")
     (binding,) = chart.of("RoleBinding")
-    assert [rule["resources"] for rule in role["rules"]] == [["secrets"]]
+    (rule,) = role["rules"]
+    assert (rule["apiGroups"], rule["resources"]) == ([""], ["secrets"])
+    # Just what the store is tested with, imports among it: tests/support/kubernetes_api.py.
+    assert set(rule["verbs"]) == kubernetes_api.VERBS
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert [subject["name"] for subject in binding["subjects"]] == ["post-gatepost-keys"]
     assert chart.pod("keys")["spec"]["serviceAccountName"] == "post-gatepost-keys"
@@ -96,22 +100,36 @@ def test_every_component_has_an_account_of_its_own(rendering: partial[Chart]) ->
     assert all(not each["automountServiceAccountToken"] for each in chart.of("ServiceAccount"))
 
 
+CERTIFICATE = {"tls.crt", "tls.key", "ca.crt"}
 SECRETS: dict[str, dict[str, set[str]]] = {
-    "ingress": {"tls": set(), "tokens": {"service.token"}, "nats-auth": {"ingress"}},
+    "ingress": {
+        "tls": set(),
+        "tokens": {"service.token"},
+        "nats-auth": {"ingress"},
+        "nats-tls": {"ca.crt"},
+        "grpc-tls": {"ca.crt"},
+    },
     "policy": {
         "tokens": {"service.token", "operator.token", "viewer.token"},
         "nats-auth": {"policy"},
         "accounts": {"accounts.yaml"},
+        "nats-tls": {"ca.crt"},
+        "grpc-tls": CERTIFICATE,
     },
     "delivery": {
         "tokens": {"service.token", "operator.token", "viewer.token"},
         "nats-auth": {"delivery"},
         "smarthost": {"password"},
+        "nats-tls": {"ca.crt"},
+        "grpc-tls": CERTIFICATE,
     },
-    "keys": {"tokens": {"service.token", "operator.token", "viewer.token"}},
-    "topology": {"nats-auth": {"topology"}},
+    "keys": {
+        "tokens": {"service.token", "operator.token", "viewer.token"},
+        "grpc-tls": CERTIFICATE,
+    },
+    "topology": {"nats-auth": {"topology"}, "nats-tls": {"ca.crt"}},
     "test": {},
-    "nats": {},
+    "nats": {"nats-tls": CERTIFICATE},
 }
 
 
@@ -131,7 +149,11 @@ def test_secrets_of_ones_own_are_used_and_none_are_made() -> None:
     given: dict[str, Any] = {
         "tokens": {"existingSecret": "my-tokens"},
         "tls": {"existingSecret": "my-tls"},
-        "nats": {"auth": {"existingSecret": "my-nats"}},
+        "nats": {
+            "auth": {"existingSecret": "my-nats"},
+            "tls": {"enabled": True, "existingSecret": "my-nats-tls"},
+        },
+        "grpc": {"tls": {"enabled": True, "existingSecret": "my-grpc-tls"}},
         "accounts": {"existingSecret": "my-accounts"},
     }
     from_values = {**EVERYTHING, **given}
@@ -145,7 +167,10 @@ def test_secrets_of_ones_own_are_used_and_none_are_made() -> None:
             named.add(volume.get("secret", {}).get("secretName"))
         for variable in container(pod).get("env", []):
             named.add(variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name"))
-    assert named - {None} == {"my-tokens", "my-tls", "my-nats", "my-accounts", "smarthost"}
+    assert named - {None} == {
+        *("my-tokens", "my-tls", "my-nats", "my-accounts", "smarthost"),
+        *("my-nats-tls", "my-grpc-tls"),
+    }
 
 
 def test_highly_available_means_spread_and_more_than_one() -> None:

@@ -53,7 +53,13 @@ EVERYTHING: dict[str, Any] = {
     "policy": {"autoscaling": {"enabled": True}},
     "delivery": {"keda": {"enabled": True}, "smarthostSecret": {"name": "smarthost"}},
     "tls": {"certManager": {"enabled": True, "issuerRef": {"name": "ca", "kind": "Issuer"}}},
-    "nats": {"replicas": 3},
+    "nats": {"replicas": 3, "tls": {"enabled": True}},
+    "grpc": {
+        "tls": {
+            "enabled": True,
+            "certManager": {"enabled": True, "issuerRef": {"name": "ca", "kind": "Issuer"}},
+        }
+    },
     "monitoring": {
         "podMonitor": {"enabled": True},
         "prometheusRule": {"enabled": True},
@@ -120,6 +126,17 @@ def test_a_mistake_is_refused_with_its_path(path: str, value: Any, name: str) ->
         (
             {"nats": {"enabled": False}, "config": {"nats": {"urls": ["nats://n:4222"]}}},
             "nats.auth.existingSecret",
+        ),
+        (
+            {
+                "nats": {
+                    "enabled": False,
+                    "tls": {"enabled": True},
+                    "auth": {"existingSecret": "mine"},
+                },
+                "config": {"nats": {"urls": ["tls://n:4222"]}},
+            },
+            "nats.tls.existingSecret",
         ),
         ({"config": {"domains": {"local": ["example.org"]}}}, "mailbox.enabled"),
         ({"ingress": {"service": {"ports": {"smtp": 25}}}}, "ingress.service.ports.smtp"),

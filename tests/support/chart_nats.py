@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
-from services.common.store import NatsSettings
+from services.common.store import NatsSettings, NatsTls
+from tests.support.certificates import CertificateFolder
 from tests.support.chart import Chart, container
 from tests.support.ports import free_ports
 from tests.support.programs import program
@@ -23,8 +25,13 @@ _START_DEADLINE_SECONDS = 30.0
 class ChartNats:
     """The nodes of one rendering. Not started by the constructor."""
 
-    def __init__(self, chart: Chart, folder: Path) -> None:
+    def __init__(
+        self, chart: Chart, folder: Path, *, certificates: CertificateFolder | None = None
+    ) -> None:
+        """`certificates` takes the place of the Secret where the chart encrypts."""
         self._folder = folder
+        self._certificates = certificates
+        self._run = str(chart.one("ConfigMap", "nats")["data"].get("run-nats.sh", ""))
         self._text = str(chart.one("ConfigMap", "nats")["data"]["nats.conf"])
         self._variables = container(chart.pod("nats"))["env"]
         self.nodes = int(chart.one("StatefulSet", "nats")["spec"]["replicas"])
@@ -38,11 +45,13 @@ class ChartNats:
 
     def settings(self, user: str) -> NatsSettings:
         """How this user connects."""
+        scheme = "nats" if self._certificates is None else "tls"
         return NatsSettings(
-            urls=tuple(f"nats://127.0.0.1:{port}" for port in self.ports),
+            urls=tuple(f"{scheme}://127.0.0.1:{port}" for port in self.ports),
             client_name="test",
             username=user,
             password_file=self._folder / user,
+            tls=NatsTls(authorities=self._certificates.ca) if self._certificates else None,
         )
 
     def start(self) -> None:
@@ -63,7 +72,8 @@ class ChartNats:
     def close(self) -> None:
         """End all nodes."""
         for process in self._processes:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
@@ -74,19 +84,30 @@ class ChartNats:
         text = text.replace("http_port: 8222", f'http: "127.0.0.1:{self._monitors[number]}"')
         if self.nodes > 1:
             text = text.replace("port: 6222", f'host: "127.0.0.1"\n  port: {self._routes[number]}')
+        if self._certificates is not None:
+            text = text.replace("/etc/nats-tls", str(self._certificates.ca.parent))
         config = folder / "nats.conf"
         config.write_text(text, encoding="utf-8")
         return subprocess.Popen(
-            [program("nats-server"), "--config", str(config), "--log", f"{folder}.log"],
+            [*self._command(), "--config", str(config), "--log", f"{folder}.log"],
             env=os.environ | self._environment(f"node-{number}"),
+            # With the shell that watches the files, which a container would end with it.
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
+    def _command(self) -> list[str]:
+        if self._certificates is None:
+            return [program("nats-server")]
+        script = self._folder / "run-nats.sh"
+        script.write_text(self._run, encoding="utf-8")
+        return ["sh", str(script), str(self._certificates.ca.parent)]
+
     def _environment(self, name: str) -> dict[str, str]:
         """The container's, as the kubelet would make it: variables refer to those before."""
-        found = {"POD_NAME": name}
+        found = {"POD_NAME": name, "RELOAD_SECONDS": "1"}
         for variable in self._variables:
             source = variable.get("valueFrom", {}).get("secretKeyRef")
             if source is not None:

@@ -60,8 +60,12 @@ keys:
   namespace: {{ .root.Values.keys.namespace | default .root.Release.Namespace }}
 nats:
   {{- if .root.Values.nats.enabled }}
-  urls: ["nats://{{ include "gatepost.host" (dict "root" .root "component" "nats") }}:4222"]
+  urls: ["{{ ternary "tls" "nats" .root.Values.nats.tls.enabled }}://{{ include "gatepost.host" (dict "root" .root "component" "nats") }}:4222"]
   replicas: {{ .root.Values.nats.replicas }}
+  {{- end }}
+  {{- if .root.Values.nats.tls.enabled }}
+  tls:
+    ca_file: /etc/gatepost/nats-tls/ca.crt
   {{- end }}
   username: {{ .component }}
   password_file: /etc/gatepost/nats/password
@@ -70,6 +74,12 @@ services:
   policy: {http: "0.0.0.0:9102", grpc: "0.0.0.0:7100"}
   delivery: {http: "0.0.0.0:9103", grpc: "0.0.0.0:7300"}
   keys: {http: "0.0.0.0:9104", grpc: "0.0.0.0:7200"}
+  {{- if .root.Values.grpc.tls.enabled }}
+  tls:
+    certificate_file: /etc/gatepost/grpc-tls/tls.crt
+    key_file: /etc/gatepost/grpc-tls/tls.key
+    ca_file: /etc/gatepost/grpc-tls/ca.crt
+  {{- end }}
 mailbox:
   directory: /var/mail/gatepost
 auth:
@@ -87,6 +97,9 @@ auth:
 {{- $config := .config -}}
 {{- if and (not .root.Values.nats.enabled) (not (dig "nats" "urls" "" $config)) -}}
 {{- fail "config.nats.urls: must name your servers when nats.enabled is false" -}}
+{{- end -}}
+{{- if and (not .root.Values.nats.enabled) .root.Values.nats.tls.enabled (not .root.Values.nats.tls.existingSecret) -}}
+{{- fail "nats.tls.existingSecret: name the Secret whose ca.crt certifies your own NATS servers" -}}
 {{- end -}}
 {{- if and (dig "domains" "local" "" $config) (not .root.Values.mailbox.enabled) -}}
 {{- fail "config.domains.local: local mailboxes need a volume that outlives the pods; set mailbox.enabled" -}}

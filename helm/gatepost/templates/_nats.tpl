@@ -29,7 +29,8 @@ ingress:
   - queue.ready.*.*
   - content.*.*
   # What was stored for a mail that was not accepted in the end is removed again.
-  - $JS.API.STREAM.PURGE.QUEUE
+  - $JS.API.DIRECT.GET.QUEUE.>
+  - $JS.API.STREAM.MSG.DELETE.QUEUE
   - $JS.API.STREAM.PURGE.CONTENT
   {{- include "gatepost.nats.bucket" "logins" | nindent 2 }}
 policy:
@@ -56,6 +57,7 @@ delivery:
   {{- range list "QUEUE" "CONTENT" "DEAD" "KV_suppressions" "KV_destinations" }}
   - $JS.API.STREAM.PURGE.{{ . }}
   {{- end }}
+  - $JS.API.STREAM.MSG.DELETE.QUEUE
   - $JS.API.STREAM.MSG.DELETE.DEAD
   # `gatepost queue watch` follows the events.
   {{- include "gatepost.nats.follow" "EVENTS" | nindent 2 }}
@@ -90,6 +92,9 @@ topology:
 server_name: $POD_NAME
 port: 4222
 http_port: 8222
+{{- if .Values.nats.tls.enabled }}
+tls { cert_file: "/etc/nats-tls/tls.crt", key_file: "/etc/nats-tls/tls.key" }
+{{- end }}
 max_payload: 1MB
 jetstream {
   store_dir: "/data"
@@ -131,6 +136,9 @@ cluster {
   name: {{ include "gatepost.fullname" . }}
   port: 6222
   authorization { user: route, password: $ROUTE_PASSWORD }
+  {{- if .Values.nats.tls.enabled }}
+  tls { cert_file: "/etc/nats-tls/tls.crt", key_file: "/etc/nats-tls/tls.key", ca_file: "/etc/nats-tls/ca.crt", verify: true }
+  {{- end }}
   # With the password in each, which only the environment can give.
   routes: $ROUTES
 }

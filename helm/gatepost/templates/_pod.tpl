@@ -109,6 +109,16 @@ a service. `mounts` and `volumes` are what it has besides its configuration and 
 {{- if .nats -}}
 {{- $mounts = append $mounts (dict "name" "nats" "mountPath" "/etc/gatepost/nats" "readOnly" true) -}}
 {{- $volumes = append $volumes (include "gatepost.natsVolume" . | fromYaml) -}}
+{{- if $root.Values.nats.tls.enabled -}}
+{{- $mounts = append $mounts (dict "name" "nats-tls" "mountPath" "/etc/gatepost/nats-tls" "readOnly" true) -}}
+{{- $volumes = append $volumes (include "gatepost.certificateVolume" (dict "name" "nats-tls" "secret" (include "gatepost.secret.nats-tls" $root) "files" (list "ca.crt")) | fromYaml) -}}
+{{- end -}}
+{{- end -}}
+{{- if $root.Values.grpc.tls.enabled -}}
+{{- /* A client alone needs nobody's key. */ -}}
+{{- $files := ternary (list "tls.crt" "tls.key" "ca.crt") (list "ca.crt") (hasKey $service "grpc") -}}
+{{- $mounts = append $mounts (dict "name" "grpc-tls" "mountPath" "/etc/gatepost/grpc-tls" "readOnly" true) -}}
+{{- $volumes = append $volumes (include "gatepost.certificateVolume" (dict "name" "grpc-tls" "secret" (include "gatepost.secret.grpc-tls" $root) "files" $files) | fromYaml) -}}
 {{- end -}}
 {{- if .tls -}}
 {{- $mounts = append $mounts (dict "name" "tls" "mountPath" "/etc/gatepost/tls" "readOnly" true) -}}
@@ -152,6 +162,10 @@ spec:
             # `kubectl exec` and then `gatepost …` needs no options.
             - name: GATEPOST_TOKEN_FILE
               value: /etc/gatepost/tokens/operator.token
+            {{- if $root.Values.grpc.tls.enabled }}
+            - name: GATEPOST_CA_FILE
+              value: /etc/gatepost/grpc-tls/ca.crt
+            {{- end }}
           {{- end }}
           ports:
             - name: http

@@ -36,7 +36,9 @@ spec:
     - name: grpc
       port: {{ include "gatepost.port" (get $config.services .component).grpc }}
       targetPort: grpc
+      {{- if not .root.Values.grpc.tls.enabled }}
       appProtocol: kubernetes.io/h2c
+      {{- end }}
 {{- end -}}
 
 {{- define "gatepost.hpa" -}}

@@ -6,8 +6,9 @@ sub-address; `postmaster` and `abuse` always have a mailbox; then `refuse_unknow
 `catch_all`.
 
 Guarantees: nobody relays to a foreign domain without authentication, whatever the address looks
-like (a percent hack or a bang path is an ordinary local part here); an alias that leads in a circle
-or nowhere is no reason for a loop or a loss. While the directory cannot be asked, unknown is not
+like (a percent hack or a bang path is an ordinary local part here, and no relay domain gets it from
+strangers, since its servers trust us and might follow it); an alias that leads in a circle or
+nowhere is no reason for a loop or a loss. While the directory cannot be asked, unknown is not
 "no such user" but "not now".
 """
 
@@ -30,6 +31,9 @@ from services.common.mail.reply import (
 MAX_ALIAS_DEPTH = 10
 MAX_DELIVER_TO = 100
 """Addresses that one recipient may become. More is a mailing list, which is something else."""
+
+_ROUTE_MARKS = frozenset("@%!")
+"""With these a local part can name somebody elsewhere: RFC 5321 Appendix F.2, and bang paths."""
 
 RESERVED = frozenset({"postmaster", "abuse"})
 
@@ -139,6 +143,9 @@ async def route(
 def _route_foreign(mailbox: Mailbox, routing: Routing, *, authenticated: bool) -> Route:
     address, domain = str(mailbox), mailbox.domain
     if domain in routing.config.domains.relay:
+        if not authenticated and not _ROUTE_MARKS.isdisjoint(mailbox.local_part):
+            why = f"{domain} is a relay domain, and the local part asks for a route from there."
+            return Route("relay_denied", why, reply=RELAY_DENIED)
         return Route("relay", f"{domain} is a relay domain.", (address,))
     if authenticated:
         return Route("remote", "The client has authenticated.", (address,))

@@ -1,10 +1,11 @@
-"""`refuse_unknown`, `auto_create` and `catch_all` through SMTP: each, all together, in what order.
+"""Recipients through SMTP: `refuse_unknown`, `auto_create`, `catch_all`, tricks, aliases.
 
 For all domains and for one; and before each session a dry run, asked by gRPC and by
 `gatepost check`, says the same as the session then gets.
 """
 
 import re
+import smtplib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from services.common.rpc.tokens import token_file
 from tests.support.dns_server import DnsServer
 from tests.support.foretold import Mail, Outcome, foretell, recorded, send
 from tests.support.installation import Installation
+from tests.support.ports import free_port
 
 ZONE = {
     ("mx.example.org", "A"): ["127.0.0.1"],
@@ -73,8 +75,20 @@ def config(dns: str, general: Mapping[str, object], own: Mapping[str, object]) -
     domains = {domain: settings for domain, settings in own.items() if settings}
     return {
         "dns": {"servers": [dns]},
-        "domains": {"local": ["example.test", *own]},
-        "recipients": {**general, "auto_create_limit": 2, "domains": domains},
+        "domains": {
+            "local": ["example.test", *own],
+            "relay": {"relay.test": f"smtp:127.0.0.1:{free_port()}"},
+        },
+        "recipients": {
+            **general,
+            "auto_create_limit": 2,
+            "domains": domains,
+            "aliases": {
+                "both@example.test": [CATCH_ALL, "you@example.test"],
+                "circle@example.test": "round@example.test",
+                "round@example.test": "circle@example.test",
+            },
+        },
     }
 
 
@@ -129,6 +143,48 @@ def accounts(edge: Installation) -> dict[str, int]:
     return {account.address: account.origin for account in listed.accounts}
 
 
+@pytest.mark.parametrize(
+    ("address", "reply"),
+    [
+        ("bob@elsewhere.test", "550 5.7.1"),
+        ("bob@sub.example.test", "550 5.7.1"),
+        ("bob@[127.0.0.1]", "550 5.7.1"),
+        ("@example.test:bob@elsewhere.test", "550 5.7.1"),
+        ("bob%elsewhere.test@example.test", "550 5.1.1"),
+        ("elsewhere.test!bob@example.test", "550 5.1.1"),
+        ('"bob@elsewhere.test"@example.test', "550 5.1.1"),
+        ("=?utf-8?q?bob=40elsewhere.test?=@example.test", "550 5.1.1"),
+        ("bob%elsewhere.test@relay.test", "550 5.7.1"),
+        ("elsewhere.test!bob@relay.test", "550 5.7.1"),
+        ('"bob@elsewhere.test"@relay.test', "550 5.7.1"),
+        ("bob@elsewhere.test@example.test", "501 5.1.3"),
+        ("bob@elsewhere.test.", "501 5.1.3"),
+        ("bob\uff20elsewhere.test", "501 5.1.3"),
+        ("bob@elsewhere.test\t@example.test", "501 5.1.3"),
+        ("bob\0@elsewhere.test", "500 5.5.2"),
+        # Both lead to each other; an operator's mistake refuses nobody.
+        ("circle@example.test", "451 4.3.5"),
+    ],
+)
+def test_no_trick_makes_us_relay(edge: Installation, address: str, reply: str) -> None:
+    with smtplib.SMTP("127.0.0.1", edge.ports["mx"], "mx.example.org", timeout=30) as client:
+        client.ehlo()
+        client.mail("ann@example.org")
+        client.send(f"RCPT TO:<{address}>\r\n".encode())
+        code, text = client.getreply()
+        assert f"{code} {text.decode()}".startswith(reply)
+        assert client.rcpt("you@example.test")[0] == 250
+
+
+def test_an_alias_leads_to_all_its_accounts(edge: Installation) -> None:
+    before = {address: len(edge.mail(address)) for address in (CATCH_ALL, "you@example.test")}
+    outcome = send(edge, Mail(recipient="both@example.test"))
+    assert outcome.code == 250
+    for address, count in before.items():
+        arrived = edge.wait_mail(address, count + 1)
+        assert any(outcome.message_id.encode() in each for each in arrived)
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_an_unknown_recipient(edge: Installation, name: str) -> None:
     check(edge, f"nobody@{name}.test", OWN[name][1])
@@ -166,8 +222,8 @@ def test_settings_for_all_domains_and_a_domain_s_own(
 
 
 def reload(edge: Installation, values: dict[str, Any]) -> None:
-    """Change the configuration, and return when policy and ingress follow it."""
-    services = ("policy", "ingress")
+    """Change the configuration, and return when those who route mail follow it."""
+    services = ("policy", "ingress", "delivery")
     before = {service: reloads(edge, service) for service in services}
     edge.configure(values)
     deadline = time.monotonic() + 20

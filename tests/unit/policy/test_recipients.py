@@ -94,6 +94,11 @@ async def test_accepted(recipient: str, result: str, deliver_to: str) -> None:
         ('"bob@elsewhere.test"@example.test', "unknown", "550 5.1.1"),
         ("@example.test:bob@elsewhere.test", "syntax", "501 5.1.3"),
         ("bob@elsewhere.test@example.test", "syntax", "501 5.1.3"),
+        # and no relay domain gets it from strangers
+        ("bob%elsewhere.test@relay.test", "relay_denied", "550 5.7.1"),
+        ("elsewhere.test!bob@relay.test", "relay_denied", "550 5.7.1"),
+        ('"bob@elsewhere.test"@relay.test', "relay_denied", "550 5.7.1"),
+        ("=?utf-8?q?bob=40elsewhere.test?=@example.test", "unknown", "550 5.1.1"),
         ("bob@example.test.", "syntax", "501 5.1.3"),
         ("bob＠example.test", "syntax", "501 5.1.3"),
         ("you@example.test\r\n", "syntax", "501 5.1.3"),
@@ -111,6 +116,8 @@ async def test_whoever_has_authenticated_may_send_anywhere() -> None:
     found = await routed("bob@elsewhere.test", authenticated=True)
     assert (found.result, found.deliver_to) == ("remote", ("bob@elsewhere.test",))
     assert (await routed("nobody@example.test", authenticated=True)).result == "unknown"
+    found = await routed("50%off@relay.test", authenticated=True)
+    assert (found.result, found.deliver_to) == ("relay", ("50%off@relay.test",))
 
 
 UNKNOWN = "nobody@example.test"

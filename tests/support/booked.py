@@ -16,18 +16,32 @@ _BATCH = 100
 
 
 def booked(
-    ledger: Ledger, recipients: Iterable[str], *, octets: int = 0, **fields: Any
+    ledger: Ledger,
+    recipients: Iterable[str],
+    *,
+    octets: int = 0,
+    accepted: bool = True,
+    **fields: Any,
 ) -> list[QueuedMessage]:
-    """A mail for each of the recipients, in the ledger as accepted. `octets` make bodies longer."""
+    """A mail for each of the recipients, in the ledger as accepted or only as sent.
+
+    `octets` make bodies longer.
+    """
     records = []
     for recipient in recipients:
         mail_id = f"mail-{len(ledger.hashes)}"
         body = f"This is {mail_id}.\n{'x' * octets}\n".encode()
         ledger.sent(mail_id, body, [recipient])
-        ledger.was_accepted(mail_id)
+        if accepted:
+            ledger.was_accepted(mail_id)
         content = f"Subject: {mail_id}\n{HEADER}: {mail_id}\n\n".encode() + body
         records.append(mail(recipient, content=content.replace(b"\n", b"\r\n"), **fields))
     return records
+
+
+def booked_id(content: bytes) -> str:
+    """The id of such a mail: its first line is the subject."""
+    return content.split(b"\r\n", 1)[0].removeprefix(b"Subject: ").decode()
 
 
 async def submit_all(store: JetStream, records: Sequence[QueuedMessage]) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -108,11 +108,16 @@ class Postfix:
 
 
 @asynccontextmanager
-async def relaying(next_hop: int, *, tls: str = "may") -> AsyncIterator[Postfix]:
-    """A Postfix that sends all mail to that port; `tls`: its smtp_tls_security_level."""
+async def relaying(
+    next_hop: int, *, tls: str = "may", settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Postfix]:
+    """A Postfix that sends all mail to that port; `tls`: its smtp_tls_security_level.
+
+    `settings` are further ones of main.cf, which come instead of those here.
+    """
     if os.getuid() != 0:
         pytest.skip("POSTFIX WAS NOT TESTED: it starts as root only")
-    folder, postfix = _prepared(next_hop, tls)
+    folder, postfix = _prepared(next_hop, tls, settings or {})
     try:
         await postfix.command("start")
         try:
@@ -123,7 +128,7 @@ async def relaying(next_hop: int, *, tls: str = "may") -> AsyncIterator[Postfix]
         shutil.rmtree(folder)
 
 
-def _prepared(next_hop: int, tls: str) -> tuple[Path, Postfix]:
+def _prepared(next_hop: int, tls: str, settings: Mapping[str, str]) -> tuple[Path, Postfix]:
     # Not below pytest's folders: its parts run as other users, who cannot go there.
     folder = Path(tempfile.mkdtemp(prefix="postfix-"))
     folder.chmod(0o755)
@@ -132,6 +137,8 @@ def _prepared(next_hop: int, tls: str) -> tuple[Path, Postfix]:
     shutil.chown(folder / "data", "postfix")
     port = free_port()
     main = _MAIN.format(folder=folder, daemons=_DAEMONS, next_hop=next_hop, tls=tls)
-    (folder / "conf" / "main.cf").write_text(main, encoding="ascii")
+    lines = [line for line in main.splitlines() if line.partition(" =")[0] not in settings]
+    lines += [f"{key} = {value}" for key, value in settings.items()]
+    (folder / "conf" / "main.cf").write_text("\n".join(lines) + "\n", encoding="ascii")
     (folder / "conf" / "master.cf").write_text(_MASTER.format(port=port), encoding="ascii")
     return folder, Postfix(folder, port)

@@ -2,7 +2,9 @@
 
 import base64
 import ssl
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import trustme
 
 from services.common.jetstream import JetStream
 from services.common.queue.subjects import State
+from services.delivery.tls.sts_policy import Mode, StsPolicy
+from services.delivery.tls.sts_store import Fetched, StsStore
 from tests.support.delivery import (
     CONTENT,
+    DESTINATION,
     IMPATIENCE,
     RECIPIENT,
     Delivery,
@@ -22,6 +27,7 @@ from tests.support.delivery import (
     submit,
     wait_queued,
 )
+from tests.support.resolver import FakeResolver
 from tests.support.smtp_peer import Raw, SmtpPeer, Then
 
 
@@ -72,6 +78,68 @@ async def test_broken_tls_is_better_than_no_mail(store: JetStream) -> None:
         await submit(store, mail(RECIPIENT))
         await wait_queued(store)
         assert not peer.mails[0].tls
+
+
+@pytest.mark.parametrize("demand", ["require_tls", "mta_sts", "dane"])
+async def test_the_notification_says_that_encryption_could_not_be_had(
+    store: JetStream, tmp_path: Path, demand: str
+) -> None:
+    exchange = f"mx.{DESTINATION}"
+    policy = StsPolicy(Mode.ENFORCE, (exchange,), timedelta(days=1))
+    now = datetime.now(UTC)
+    policies = StsStore(store, now=lambda: now, clock=time.monotonic)
+    await policies.keep(DESTINATION, Fetched(policy, "1", now))
+    async with SmtpPeer() as peer:
+        records = f"_{peer.port}._tcp.{exchange}"
+        resolver = FakeResolver(
+            {
+                (DESTINATION, "MX"): [f"10 {exchange}"],
+                (exchange, "A"): ["127.0.0.1"],
+                (records, "TLSA"): ["3 1 1 " + "00" * 32],
+            },
+            authentic={DESTINATION, exchange, records},
+        )
+        config = {
+            "domains": {"local": ["example.org"]},
+            "mailbox": {"directory": str(tmp_path)},
+            "dns": {"validating": True},
+            "delivery": {
+                "retry": {"max_retries": 0},
+                "allowed_networks": ["127.0.0.1"],
+                "require_tls": demand == "require_tls",
+                "mta_sts": demand == "mta_sts",
+                "dane": demand == "dane",
+            },
+        }
+        async with Delivery(store, config, resolver=resolver, mx_port=peer.port):
+            await submit(store, mail(RECIPIENT))
+            await wait_queued(store)
+        assert not peer.mails
+    (file,) = (tmp_path / "example.org" / "me" / "new").iterdir()
+    told = " ".join(file.read_text().split())
+    who = {"require_tls": "", "mta_sts": f"MTA-STS of {DESTINATION}: ", "dane": "DANE: "}[demand]
+    why = f"{who}the next hop must encrypt, and it does not offer STARTTLS"
+    assert f"451 4.7.10 {why}" in told
+    assert "Action: failed" in told
+
+
+async def test_with_a_smarthost_nobody_asks_for_the_policies_of_destinations(
+    store: JetStream,
+) -> None:
+    resolver = FakeResolver()
+    async with SmtpPeer() as peer:
+        config = {
+            "dns": {"validating": True},
+            "delivery": {"smarthost": {"host": "127.0.0.1", "port": peer.port}},
+        }
+        record = mail(RECIPIENT)
+        async with Delivery(store, config, resolver=resolver):
+            await submit(store, record)
+            await wait_queued(store)
+        assert len(peer.mails) == 1
+    assert not resolver.queries
+    (happened,) = await events(store, record.message_id)
+    assert not happened.attempt.tls_sessions
 
 
 def smarthost(peer: SmtpPeer, folder: Path, **fields: Any) -> dict[str, Any]:

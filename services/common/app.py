@@ -14,6 +14,7 @@ line says which; a second signal ends the process at once. Exit codes: `services
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -36,6 +37,9 @@ from services.common.start import ExitCode, StartError
 from services.common.tasks import Tasks
 
 __all__ = ["Context", "ExitCode", "Process", "Stage", "StartError", "run"]
+
+GC_THRESHOLDS = (10_000, 20, 20)
+"""New containers between looks at the youngest, and how often that is before the older ones."""
 
 LAG_INTERVAL_SECONDS = 0.5
 LAG_WARNING_SECONDS = 1.0
@@ -180,6 +184,7 @@ async def _work(context: Context, start: Start, started: Condition) -> Exception
         context.stop()
         return error
     started.meet()
+    _tune_garbage_collector()
     await context.stopping.wait()
     return None
 
@@ -197,6 +202,17 @@ async def _start(start: Start, context: Context) -> None:
             await asyncio.wait({starting}, timeout=CLOSE_SECONDS)
     if starting.done() and not starting.cancelled():
         starting.result()
+
+
+def _tune_garbage_collector() -> None:
+    """Look for reference cycles less often, and never again in what the start has built.
+
+    With Python's defaults one twentieth of the CPU of a mail went into walking modules and
+    configuration, which stay for ever. What a mail leaves behind is freed without any of this.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _install_signals(stopping: asyncio.Event) -> None:

@@ -89,6 +89,8 @@ class ConsumerState:
     config: Mapping[str, Any]
     pending: int
     ack_pending: int
+    ack_floor: int
+    """Up to this sequence everything was acknowledged, as the server sees it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,6 @@ def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
             "subjects": ["queue.*.*.*"],
             "retention": "workqueue",
             "allow_msg_schedules": True,
-            "allow_rollup_hdrs": True,
             "allow_atomic": True,
         },
         CONTENT_STREAM: {

@@ -76,12 +76,16 @@ class Ledger:
             return 0
         return min(self._leaving, MAX_LEAVING)
 
-    async def is_superseded(self, delivery: Delivery, key: RecordKey) -> bool:
-        """Whether a newer state of this record is in the queue: only our acknowledgement was lost.
+    async def is_superseded(
+        self, delivery: Delivery, key: RecordKey, record: QueuedMessage
+    ) -> bool:
+        """Whether this record went on to a newer state: only our acknowledgement was lost.
 
         An older `held` one is what a release left that did not come to its end; it is removed.
         Raises `StoreError`.
         """
+        if delivery.redelivered and await self._lookup.went_on(delivery, key, record):
+            return True
         found = await self._lookup.waiting(key)
         if any(stored.sequence > delivery.sequence for stored in found.values()):
             return True

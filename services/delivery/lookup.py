@@ -12,14 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from services.common.jetstream import JetStream, StoreError
-from services.common.queue.subjects import QUEUE_STREAM, RecordKey, State
+from google.protobuf.message import DecodeError
+
+from gatepost.queue.v1.event_pb2 import AttemptEvent, Event
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common.jetstream import Delivery, JetStream, StoreError
+from services.common.queue.subjects import (
+    EVENTS_STREAM,
+    QUEUE_STREAM,
+    RecordKey,
+    State,
+    event_subject,
+)
 from services.common.store import Stored
 
 WAITING: Final = (State.DEFERRED, State.HELD)
 """The states of a record that is in nobody's hands."""
 
 MAX_RECORDS: Final = 200
+MAX_EVENTS: Final = 1000
 
 Found = Mapping[State, Stored]
 
@@ -46,6 +57,23 @@ class Lookup:
             self._asking = asyncio.create_task(self._ask_all(), name="lookup")
         return await question.answer
 
+    async def went_on(self, delivery: Delivery, key: RecordKey, record: QueuedMessage) -> bool:
+        """Whether a record that is handed out again came back from deferral in the meantime.
+
+        It is due once more, or an event tells of an attempt that this state knows nothing of. For
+        the few that are handed out again only: it costs two requests. Raises `StoreError`.
+        """
+        due = await self._store.last(QUEUE_STREAM, delivery.subject)
+        if due is not None and due.sequence > delivery.sequence:
+            return True
+        subject = event_subject(key.message_id, "attempt")
+        told = await self._store.page(EVENTS_STREAM, subject, after_sequence=0, count=MAX_EVENTS)
+        attempts = [attempt for stored in told if (attempt := _attempt(stored)) is not None]
+        return any(
+            attempt.destination == key.destination and attempt.attempt > record.attempts
+            for attempt in attempts
+        )
+
     async def _ask_all(self) -> None:
         while self._questions:
             asked = self._questions[:MAX_RECORDS]
@@ -67,3 +95,10 @@ class Lookup:
                 question.answer.set_result(
                     {state: stored for state, stored in states.items() if stored is not None}
                 )
+
+
+def _attempt(stored: Stored) -> AttemptEvent | None:
+    try:
+        return Event.FromString(stored.data).attempt
+    except DecodeError:
+        return None

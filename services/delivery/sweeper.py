@@ -1,5 +1,5 @@
-"""What slipped through is found: records whose schedule never fired, contents that nobody refers
-to; suppressions that have expired.
+"""What slipped through is found: records whose schedule never fired or that the server lost sight
+of, contents that nobody refers to; suppressions that have expired.
 
 A schedule that comes due while storage is full is not fired later, and a crash between two steps
 can leave a content behind. One replica at a time looks (it holds a lease), slowly: a page of
@@ -34,6 +34,7 @@ from services.common.queue.subjects import (
     record_filter,
 )
 from services.common.store import Outgoing, Stored
+from services.delivery.stranded import rescue
 from services.delivery.suppressions import Suppressions
 
 PAGE: Final = 100
@@ -97,6 +98,7 @@ class Sweeper:
             try:
                 if await self.take_lease():
                     await self.sweep_overdue()
+                    await rescue(self._store, self._now())
                     if time.monotonic() - self._contents_at >= CONTENT_EVERY_S:
                         self._contents_at = time.monotonic()
                         await self.sweep_contents()

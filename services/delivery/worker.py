@@ -146,7 +146,9 @@ class Worker:
 
     async def _handle(self, delivery: Delivery, key: RecordKey, record: QueuedMessage) -> None:
         since = time.monotonic()
-        if self._may_be_old(delivery, record) and await self._ledger.is_superseded(delivery, key):
+        if self._may_be_old(delivery, record) and await self._ledger.is_superseded(
+            delivery, key, record
+        ):
             SUPERSEDED.inc()
             event(_log, INFO, "record superseded", destination=key.destination)
             await self._ledger.remove(delivery)

@@ -17,6 +17,7 @@ from prometheus_client import Counter
 
 from services.common.jetstream import JetStream
 from services.common.log import WARNING, event
+from services.common.queue.subjects import QUEUE_STREAM
 from services.common.store import StoreError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Cleaner:
     async def _carry_out(self, purge: _Purge) -> None:
         while True:
             try:
-                count = await self._store.purge(purge.stream, purge.subject)
+                count = await self._removed(purge)
             except Unavailable:
                 await asyncio.sleep(RETRY_INTERVAL_S)
             except StoreError as error:
@@ -103,6 +104,18 @@ class Cleaner:
                     due = time.monotonic() + LOOK_INTERVAL_S
                     self._put(purge._replace(looks=purge.looks - 1, due=due))
                 return
+
+    async def _removed(self, purge: _Purge) -> int:
+        """How many messages were removed. Raises `StoreError`."""
+        if purge.stream != QUEUE_STREAM:
+            return await self._store.purge(purge.stream, purge.subject)
+        # A purge among messages that are in hand makes nats-server 2.15 forget others that are in
+        # hand too: it moves the consumer's floor past them. Removing one by its number does not.
+        found = await self._store.last(purge.stream, purge.subject)
+        if found is None:
+            return 0
+        await self._store.delete(purge.stream, found.sequence)
+        return 1
 
     def _give_up(self, purge: _Purge, reason: str) -> None:
         PURGED.labels("given_up").inc()

@@ -10,7 +10,12 @@ import pytest
 
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.record import deferred
-from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, State
+from services.common.queue.subjects import (
+    DEAD_STREAM,
+    DELIVERY_CONSUMER,
+    QUEUE_STREAM,
+    State,
+)
 from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
 from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER
@@ -95,6 +100,24 @@ async def test_a_lost_acknowledgement_costs_no_second_delivery(
     async with Delivery(store, local(tmp_path)):
         await wait_queued(store, State.DEFERRED)
     assert stored_mails(tmp_path) == []
+
+
+async def test_a_record_that_went_on_is_not_tried_again(store: JetStream) -> None:
+    """A process died between the deferred record and its acknowledgement."""
+    record = mail(f"you@{FAST}")
+    await submit(store, record)
+    dead = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
+    (hand,) = [delivery async for delivery in dead.pull(1, wait_s=5)]
+    await move_to_stream(Batcher(store), record)
+    await store.publish(deferred(record, datetime.now(UTC)))
+    async with SmtpPeer(dot="250 ok") as peer:
+        async with Delivery(store, relays(fast=f"127.0.0.1:{peer.port}")):
+            await peer.wait_mails(1)
+            await wait_queued(store, State.READY)
+            await hand.give_back()
+            await wait_queued(store)
+        assert len(peer.mails) == 1
+    await dead.close()
 
 
 async def test_what_another_worker_finished_does_not_come_back(store: JetStream) -> None:

@@ -266,7 +266,12 @@ class JetStream(Connection):
             answer = await self.ask(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", {})
         except Missing:
             return None
-        return ConsumerState(answer["config"], answer["num_pending"], answer["num_ack_pending"])
+        return ConsumerState(
+            answer["config"],
+            answer["num_pending"],
+            answer["num_ack_pending"],
+            answer["ack_floor"]["stream_seq"],
+        )
 
     async def server_time(self, stream: str) -> datetime:
         """What time the server has that leads this stream."""

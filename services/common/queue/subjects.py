@@ -77,15 +77,10 @@ def record_filter(
 def schedule_headers(key: RecordKey, due: datetime) -> dict[str, str]:
     """The headers that make the server move a deferred record to `ready` at its time (ADR-51).
 
-    The server takes whole seconds; a part of a second is cut off. What still lies in `ready` then
-    is an older state of the same record, whose acknowledgement was lost: it is replaced.
+    The server takes whole seconds; a part of a second is cut off.
     """
     at = due.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-    return {
-        "Nats-Schedule": f"@at {at}",
-        "Nats-Schedule-Target": key.subject(State.READY),
-        "Nats-Schedule-Rollup": "sub",
-    }
+    return {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": key.subject(State.READY)}
 
 
 def content_subject(content_id: str, chunk: int) -> str:

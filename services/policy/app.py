@@ -8,6 +8,7 @@ from services.common.app import Context, Stage
 from services.common.config.source import ConfigSource
 from services.common.rpc.auth import CHANGE, SERVE, VIEW, check_unless_dry_run, methods
 from services.common.rpc.guard import Limits
+from services.common.turns import Turns
 from services.common.wiring import open_resolver, open_rpc_server, open_store, process
 from services.policy.callout.callouts import Callouts
 from services.policy.callout.memory import CalloutMemory
@@ -62,9 +63,10 @@ def run(source: ConfigSource) -> int:
 async def _start(context: Context, source: ConfigSource) -> None:
     config = source.current
     store = await open_store(context, config)
-    resolver = open_resolver(config, max_concurrent=QUESTIONS)
+    turns = Turns()
+    resolver = open_resolver(config, max_concurrent=QUESTIONS, turns=turns)
     # Who asks again just after changing a record wants to see the change.
-    for_dry_runs = open_resolver(config, stretches=False)
+    for_dry_runs = open_resolver(config, stretches=False, turns=turns)
     rules = RulesSource(source)
     directory = AccountDirectory(store)
     passwords = Passwords()
@@ -80,6 +82,7 @@ async def _start(context: Context, source: ConfigSource) -> None:
         callouts,
         declared,
         Greylist(store),
+        turns,
     )
     server = open_rpc_server(context, config, limits=LIMITS)
     server.add(

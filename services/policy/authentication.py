@@ -40,7 +40,9 @@ async def authenticate(mail: Mail, means: Means, *, seconds: float) -> None:
         with SECONDS.time():
             async with asyncio.timeout(seconds):
                 now = int(time.time())
-                mail.signatures = await verify_signatures(mail, means.resolver, now=now)
+                mail.signatures = await verify_signatures(
+                    mail, means.resolver, now=now, turns=means.turns
+                )
                 mail.arc = await verify_chain(mail, means.resolver)
     except TimeoutError:
         pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from time import perf_counter
@@ -60,6 +61,7 @@ async def run_checks(
     found = [_run_warm(check, subject, warm) for check in checks]
     if None not in found:
         return found  # type: ignore[return-value]  # which the line above says
+    left = await _wait_for_turn(means, seconds)
     tasks = {
         number: asyncio.create_task(_run(checks[number], subject, means))
         for number, known in enumerate(found)
@@ -67,7 +69,7 @@ async def run_checks(
     }
     if tasks:
         try:
-            await asyncio.wait(tasks.values(), timeout=max(seconds, 0.0))
+            await asyncio.wait(tasks.values(), timeout=left)
         finally:
             for task in tasks.values():
                 task.cancel()
@@ -75,6 +77,15 @@ async def run_checks(
         done = task.done() and not task.cancelled()
         found[number] = task.result() if done else _too_late(seconds)
     return [known for known in found if known is not None]
+
+
+async def _wait_for_turn(means: Means, seconds: float) -> float:
+    """Let those go first that have all they need, or have begun. Returns the seconds left."""
+    began = perf_counter()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await means.turns.begin()
+    return max(seconds - (perf_counter() - began), 0.0)
 
 
 class _Cold(Exception):

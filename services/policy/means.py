@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.common.dns import Resolver
+from services.common.turns import Turns
 from services.policy.callout.callouts import Callouts
 from services.policy.checks.check import Means
 from services.policy.rules import Rules
@@ -11,10 +12,13 @@ from services.policy.rules import Rules
 class MeansSource:
     """The means of the current configuration, for mail and for dry runs."""
 
-    def __init__(self, resolver: Resolver, dry_resolver: Resolver, callouts: Callouts) -> None:
+    def __init__(
+        self, resolver: Resolver, dry_resolver: Resolver, callouts: Callouts, turns: Turns
+    ) -> None:
         self._resolver = resolver
         self._dry_resolver = dry_resolver
         self._callouts = callouts
+        self._turns = turns
         self._rules: Rules | None = None
         self._means: dict[bool, Means] = {}
 
@@ -34,4 +38,5 @@ class MeansSource:
             dry_run,
             rules.allow,
             rules.deny,
+            self._turns,
         )

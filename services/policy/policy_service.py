@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc.aio
@@ -20,6 +20,7 @@ from services.common.dns import Resolver
 from services.common.mail.reply import SENDER_OK
 from services.common.rpc.errors import not_found, unavailable
 from services.common.store import StoreError
+from services.common.turns import Turns
 from services.policy import judge
 from services.policy.action import Action
 from services.policy.answers import fill_recipient, fill_verdict, result_message
@@ -29,6 +30,7 @@ from services.policy.callout.callouts import Callouts
 from services.policy.checks import spf_mismatch
 from services.policy.checks.check import Finding
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
+from services.policy.client_addresses import ClientAddresses
 from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory
 from services.policy.events import Events
@@ -79,6 +81,8 @@ class Parts:
     callouts: Callouts
     declared: Declared
     greylist: Greylist
+    turns: Turns
+    """Shared by everything that takes long."""
 
 
 class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
@@ -86,7 +90,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._means = MeansSource(parts.resolver, parts.dry_resolver, parts.callouts)
+        self._means = MeansSource(parts.resolver, parts.dry_resolver, parts.callouts, parts.turns)
+        self._clients = ClientAddresses()
         self._desk = RecipientDesk(
             parts.rules.current, parts.directory, parts.declared, parts.greylist
         )
@@ -95,9 +100,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         self, request: pb.CheckEnvelopeRequest, context: _Context
     ) -> pb.CheckEnvelopeResponse:
         """Judge session, sender and recipients."""
+        self._parts.turns.called()
         envelope = read_envelope(request)
         check_recipients(request.recipients, count=len(request.recipients))
         check_message_id(request.message_id, dry_run=request.dry_run)
+        if not request.dry_run:
+            self._clients.note(request.session, datetime.now(UTC))
         rules = self._parts.rules.current
         tables = [rules.table_for_address(recipient) for recipient in request.recipients]
         findings = await self._find_envelope(
@@ -127,7 +135,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             named = "" if is_exempt(rules, envelope) else table.name
             answer = response.recipients.add(recipient=recipient, rules=named)
             fill_recipient(answer, decision, way.deliver_to, [*own_told, last])
-            if decision.action is Action.REFUSE and not request.dry_run:
+            if decision.action in (Action.DEFER, Action.REFUSE) and not request.dry_run:
                 self._tell(request, [recipient], answer.verdict, [])
         return response
 
@@ -135,6 +143,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         self, request: pb.CheckMessageRequest, context: _Context
     ) -> pb.CheckMessageResponse:
         """Judge a whole mail."""
+        self._parts.turns.called()
         envelope = read_envelope(request)
         check_recipients(request.recipients, count=len(request.recipients))
         check_message_id(request.message_id, dry_run=request.dry_run)
@@ -209,6 +218,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         except StoreError as error:
             raise unavailable("the events cannot be read just now", reason="NATS_AWAY") from error
         return replay.response
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: _Context
+    ) -> pb.GetStatusResponse:
+        """Whether the clients' addresses reach us."""
+        return self._clients.status()
 
     # --- what the checks find -------------------------------------------------------------------
 

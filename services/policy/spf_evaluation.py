@@ -21,17 +21,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TypeAlias
 
 import spf
 
 from services.common.dns import Answer, MxRecord, RecordType, Resolver, Status
 from services.common.log import WARNING, event
+from services.common.turns import Turns
 from services.policy.spf_memory import SpfMemory
 
 MAX_RECORD_OCTETS = 4096
 MAX_TOTAL_OCTETS = 16 * 1024
-MAX_ROUNDS = 200
-"""Ten terms, each with ten exchanges, and some; reached only by a fault of ours."""
+MAX_ROUNDS = 300
+"""Ten terms, each with ten exchanges, and turns for the terms; reached only by a fault of ours."""
+
+MAX_TERMS_IN_TURN = 50
+"""Each takes some hundredths of a millisecond to read; others wait so long."""
 
 _MAX_NAMES = 10  # RFC 7208 §4.6.4, for MX and PTR alike
 # Look-ups made ahead in one evaluation. Twice what a record may need; more would let a record make
@@ -39,6 +44,7 @@ _MAX_NAMES = 10  # RFC 7208 §4.6.4, for MX and PTR alike
 _MAX_AHEAD = 20
 _LONG_LABEL = re.compile(rb"[0-9A-Za-z-]{64}")
 _SPF_RECORD = re.compile(rb"v=spf1(?: |$)", re.IGNORECASE)
+_LOOKS_UP = re.compile(r"%\{p", re.IGNORECASE)
 _LITERAL_TERM = re.compile(
     r"[-+?~]?(?P<term>include|redirect|a|mx|exists)[:=](?P<name>[0-9a-z._-]+)(?:/[0-9/]*)?",
     re.IGNORECASE,
@@ -50,7 +56,8 @@ _memory: SpfMemory[SpfOutcome] = SpfMemory()
 
 # Reading terms is most of the work, and big senders' records come with every other mail.
 _MAX_TERMS = 10_000
-_terms: dict[tuple[str, str, str], tuple[object, ...]] = {}
+_Terms: TypeAlias = dict[tuple[str, str, str], tuple[object, ...]]
+_terms: _Terms = {}
 
 _Key = tuple[str, RecordType]
 
@@ -87,11 +94,16 @@ class SpfOutcome:
 
 
 async def check_host(
-    request: SpfRequest, resolver: Resolver, *, remember: bool = True
+    request: SpfRequest,
+    resolver: Resolver,
+    *,
+    remember: bool = True,
+    turns: Turns | None = None,
 ) -> SpfOutcome:
     """Evaluate the policy of a domain. Raises nothing but CancelledError.
 
-    `remember` is whether the outcome may take somebody's place in our memory.
+    `remember` is whether the outcome may take somebody's place in our memory; a long evaluation
+    takes `turns` with others.
     """
     if not _is_multi_label(request.domain):
         return SpfOutcome("none")
@@ -99,25 +111,30 @@ async def check_host(
     known, first = _memory.recall(key, resolver)
     if known is not None:
         return known
-    outcome = await _evaluate(request, resolver, first)
+    outcome = await _evaluate(request, resolver, first, turns or Turns())
     # A domain in U-labels has another name in its answers.
     if remember and request.domain.isascii():
         _memory.keep(key, outcome, outcome.answers)
     return outcome
 
 
-async def _evaluate(request: SpfRequest, resolver: Resolver, first: Iterable[Answer]) -> SpfOutcome:
+async def _evaluate(
+    request: SpfRequest, resolver: Resolver, first: Iterable[Answer], turns: Turns
+) -> SpfOutcome:
     """Run until nothing is missing, beginning with these answers."""
     answers: dict[_Key, Answer] = {(answer.name, answer.rdtype): answer for answer in first}
+    terms: _Terms = {}
     ahead: set[_Key] = set()
     for _ in range(MAX_ROUNDS):
-        run = _Run(request, answers, resolver)
+        run = _Run(request, answers, terms, resolver)
         try:
             outcome = run.outcome()
         except _Missing as missing:
             answer = await resolver.query(*missing.key)
             answers[missing.key] = answer
             await _look_ahead(answer, RecordType(run.A), ahead, resolver)
+        except _Pause:
+            await turns.next()
         except Exception as error:  # noqa: BLE001 - a library over a stranger's text
             event(_log, WARNING, "SPF failed unexpectedly", domain=request.domain, exc_info=True)
             return SpfOutcome("temperror", f"internal error ({type(error).__name__})")
@@ -141,6 +158,10 @@ class _Missing(Exception):
         self.key = key
 
 
+class _Pause(Exception):
+    """A run has read as many terms as there is time for in one turn. The next begins with them."""
+
+
 class _LateExplanation(str):
     """The name of an explanation's record, in place of the text until it is known to be needed."""
 
@@ -152,13 +173,19 @@ class _Run(spf.query):  # type: ignore[misc]  # pyspf has no types
     """One run over the answers at hand."""
 
     def __init__(
-        self, request: SpfRequest, answers: dict[_Key, Answer], resolver: Resolver
+        self,
+        request: SpfRequest,
+        answers: dict[_Key, Answer],
+        terms: _Terms,
+        resolver: Resolver,
     ) -> None:
         sender = f"{request.local_part}@{request.domain}"
         super().__init__(i=request.client, s=sender, h=request.helo, receiver=request.receiver)
         # pyspf splits at the first @, and a quoted local part may hold one.
         self.l, self.o, self.d = request.local_part or "postmaster", request.domain, request.domain
         self._answers = answers
+        self._known_terms = terms
+        self._read_terms = 0
         self._resolver = resolver
         self._octets = 0
 
@@ -204,16 +231,23 @@ class _Run(spf.query):  # type: ignore[misc]  # pyspf has no types
         return record
 
     def validate_mechanism(self, mech: str) -> tuple[object, ...]:
-        """What a term says. Without macros that is always the same for a domain and a family."""
-        if "%" in mech:
+        """What a term says. Without macros that is always the same for a domain and a family; with
+        macros it is in one evaluation, except for `p`, which looks names up."""
+        if _LOOKS_UP.search(mech):
             read: tuple[object, ...] = super().validate_mechanism(mech)
             return read
-        known = _terms.get((mech, self.d, self.v))
+        key = (mech, self.d, self.v)
+        known = self._known_terms.get(key) or _terms.get(key)
         if known is None:
+            if self._read_terms >= MAX_TERMS_IN_TURN:
+                raise _Pause
+            self._read_terms += 1
             known = super().validate_mechanism(mech)
-            if len(_terms) >= _MAX_TERMS:
-                _terms.clear()
-            _terms[mech, self.d, self.v] = known
+            self._known_terms[key] = known
+            if "%" not in mech:
+                if len(_terms) >= _MAX_TERMS:
+                    _terms.clear()
+                _terms[key] = known
         return known
 
     def cidrmatch(self, ipaddrs: Iterable[str], n: int) -> bool:

@@ -5,6 +5,9 @@ question, and only an answer from the right place, with the right id and questio
 datagram that is not the answer is passed over and the wait goes on: who does not know the id must
 not be able to end it.
 
+The question is written here, since it is always the same but for a name and two numbers; what comes
+back is read by dnspython, in a turn of its own where there is much to do (`Turns`).
+
 Plain sockets rather than asyncio's transports: a connected UDP socket hears of an unreachable port
 at once, drops datagrams from elsewhere in the kernel, and is closed the moment that the wait is
 cancelled.
@@ -13,17 +16,23 @@ cancelled.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
+from dataclasses import dataclass
 from ipaddress import IPv6Address
+from struct import pack
 
 import dns.flags
 import dns.message
+import dns.opcode
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 
 from services.common.dns.answer import RecordType
 from services.common.dns.reply import Target
 from services.common.dns.servers import Server
+from services.common.turns import Turns
 
 UDP_PAYLOAD = 1232  # octets that cross every real network unfragmented (DNS flag day 2020)
 _MAX_DATAGRAM = 65535
@@ -34,6 +43,12 @@ _MAX_STRAYS = 100
 _RDATATYPES = {rdtype: dns.rdatatype.from_text(rdtype) for rdtype in RecordType}
 
 _NO_EDNS = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP})
+
+# RFC 6891 §6.1.2: the root, the type, our payload as class, version 0 and no flags as TTL, no data.
+_EDNS = b"\0" + pack("!HHIH", dns.rdatatype.OPT, UDP_PAYLOAD, 0, 0)
+
+# Some servers do not repeat the question when they say one of these.
+_BARE = frozenset({dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED})
 
 
 class ExchangeError(Exception):
@@ -52,6 +67,7 @@ async def ask(
     *,
     seconds: float,
     recursive: bool = True,
+    turns: Turns | None = None,
 ) -> dns.message.Message:
     """The server's answer, whatever its response code. Raises ExchangeError; `seconds`
     covers it all.
@@ -59,12 +75,16 @@ async def ask(
     A server that does not know EDNS is asked again without (RFC 6891 §7). `recursive` is whether it
     shall ask others on our behalf.
     """
+    # AD in a question asks for AD in the answer, without the signatures that DO would bring (RFC
+    # 6840 §5.7).
     flags = dns.flags.RD | dns.flags.AD if recursive else dns.flags.AD
+    turns = turns or Turns()
     try:
         async with asyncio.timeout(seconds):
-            answer = await _ask(server, _question(target, rdtype, edns=True, flags=flags))
+            answer = await _ask(server, Question.of(target, rdtype, flags=flags), turns)
             if answer.rcode() in _NO_EDNS:
-                answer = await _ask(server, _question(target, rdtype, edns=False, flags=flags))
+                plain = Question.of(target, rdtype, flags=flags, edns=False)
+                answer = await _ask(server, plain, turns)
             return answer
     except TimeoutError as error:
         raise NoAnswerError(f"no valid answer in {seconds:.1f} s") from error
@@ -72,47 +92,69 @@ async def ask(
         raise ExchangeError(error.strerror or type(error).__name__) from error
 
 
-def _question(
-    target: Target, rdtype: RecordType, *, edns: bool, flags: int
-) -> dns.message.QueryMessage:
-    # AD in a question asks for AD in the answer, without the signatures that DO would bring (RFC
-    # 6840 §5.7).
-    return dns.message.make_query(
-        target,
-        _RDATATYPES[rdtype],
-        use_edns=edns,
-        payload=UDP_PAYLOAD if edns else None,
-        flags=flags,
-    )
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question on the wire (RFC 1035 §4.1)."""
+
+    number: int
+    """What only who saw the question knows."""
+    target: Target
+    rdtype: dns.rdatatype.RdataType
+    wire: bytes
+
+    @classmethod
+    def of(cls, target: Target, rdtype: RecordType, *, flags: int, edns: bool = True) -> Question:
+        """A question with a number of its own."""
+        number, kind = secrets.randbits(16), _RDATATYPES[rdtype]
+        head = pack("!6H", number, flags, 1, 0, 0, int(edns))
+        name = b"".join(bytes((len(label),)) + label for label in target.labels)
+        asked = name + pack("!2H", kind, dns.rdataclass.IN)
+        return cls(number, target, kind, head + asked + (_EDNS if edns else b""))
+
+    def is_answered_by(self, message: dns.message.Message) -> bool:
+        """Whether a message is an answer to this question and to no other."""
+        if message.id != self.number or not message.flags & dns.flags.QR:
+            return False
+        if message.opcode() != dns.opcode.QUERY:
+            return False
+        if not message.question:
+            return message.rcode() in _BARE
+        repeated = message.question[0]
+        same_type = repeated.rdtype == self.rdtype and repeated.rdclass == dns.rdataclass.IN
+        return len(message.question) == 1 and same_type and repeated.name == self.target
 
 
-async def _ask(server: Server, question: dns.message.Message) -> dns.message.Message:
-    answer = await _ask_udp(server, question)
+async def _ask(server: Server, question: Question, turns: Turns) -> dns.message.Message:
+    answer = await _ask_udp(server, question, turns)
     if answer.flags & dns.flags.TC:
-        return await _ask_tcp(server, question)
+        return await _ask_tcp(server, question, turns)
     return answer
 
 
-async def _ask_udp(server: Server, question: dns.message.Message) -> dns.message.Message:
+async def _ask_udp(server: Server, question: Question, turns: Turns) -> dns.message.Message:
     loop = asyncio.get_running_loop()
     with _socket(server, socket.SOCK_DGRAM) as sock:
         sock.connect(_place(server))
-        await loop.sock_sendall(sock, question.to_wire())
+        await loop.sock_sendall(sock, question.wire)
         for _ in range(_MAX_STRAYS):
-            answer = _read_datagram(await loop.sock_recv(sock, _MAX_DATAGRAM), question)
-            if answer is not None and question.is_response(answer):
+            datagram = await loop.sock_recv(sock, _MAX_DATAGRAM)
+            await turns.next()
+            answer = _read_datagram(datagram, question)
+            if answer is not None and question.is_answered_by(answer):
                 return answer
     raise ExchangeError(f"{_MAX_STRAYS} datagrams that do not answer the question")
 
 
-async def _ask_tcp(server: Server, question: dns.message.Message) -> dns.message.Message:
+async def _ask_tcp(server: Server, question: Question, turns: Turns) -> dns.message.Message:
     loop = asyncio.get_running_loop()
     with _socket(server, socket.SOCK_STREAM) as sock:
         await loop.sock_connect(sock, _place(server))
-        await loop.sock_sendall(sock, question.to_wire(prepend_length=True))
+        await loop.sock_sendall(sock, len(question.wire).to_bytes(2, "big") + question.wire)
         length = int.from_bytes(await _receive(sock, 2), "big")
-        answer = _read_stream(await _receive(sock, length))
-    if not question.is_response(answer):
+        data = await _receive(sock, length)
+        await turns.next()
+        answer = _read_stream(data)
+    if not question.is_answered_by(answer):
         raise ExchangeError("an answer to another question over TCP")
     return answer
 
@@ -128,17 +170,17 @@ async def _receive(sock: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-def _read_datagram(datagram: bytes, question: dns.message.Message) -> dns.message.Message | None:
+def _read_datagram(datagram: bytes, question: Question) -> dns.message.Message | None:
     """The message, without its records if it says that it is cut off; None for what nobody sent who
-    knows the id. Raises ExchangeError for an answer that cannot be read."""
+    knows the number. Raises ExchangeError for an answer that cannot be read."""
+    if datagram[:2] != question.number.to_bytes(2, "big"):
+        return None
     try:
         return dns.message.from_wire(datagram, raise_on_truncation=True)
     except dns.message.Truncated as cut:
         message: dns.message.Message = cut.message()  # type: ignore[no-untyped-call]
         return message
     except Exception as error:
-        if datagram[:2] != question.id.to_bytes(2, "big"):
-            return None
         raise _unreadable(error) from error
 
 

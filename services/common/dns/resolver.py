@@ -32,6 +32,7 @@ from services.common.dns.options import DnsOptions
 from services.common.dns.reply import Reply, Target, name_of, read_reply, text_of
 from services.common.dns.servers import Servers, parse_server, system_servers
 from services.common.log import ERROR, event
+from services.common.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +76,19 @@ class DnsResolver(Resolver):
     at the end."""
 
     def __init__(
-        self, options: DnsOptions | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        options: DnsOptions | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        turns: Turns | None = None,
     ) -> None:
-        """`clock` (seconds, monotonic) is what answers expire by. Raises ValueError for an
-        impossible server."""
+        """`clock` (seconds, monotonic) is what answers expire by; lookups take `turns` with
+        whatever else takes some. Raises ValueError for an impossible server."""
         self._options = options or DnsOptions()
         servers = tuple(parse_server(text) for text in self._options.servers)
         self._servers = Servers(servers or system_servers(), clock=clock)
         self._cache = AnswerCache(max_entries=self._options.cache_entries, clock=clock)
+        self._turns = turns or Turns()
         self._slots = asyncio.Semaphore(self._options.max_concurrent)
         self._under_way: dict[tuple[str, RecordType], asyncio.Task[Answer]] = {}
 
@@ -103,6 +109,8 @@ class DnsResolver(Resolver):
             return Answer(asked, rdtype, Status.TEMPORARY, detail=detail)
         # Unlike awaiting the task itself: when this caller is cancelled, the task goes on.
         await asyncio.wait((task,))
+        # A thousand may have waited for this answer, and each goes on with it.
+        await self._turns.next()
         if task.cancelled():
             detail = f"{rdtype} {asked}: given up, the resolver is closed"
             return Answer(asked, rdtype, Status.TEMPORARY, detail=detail)
@@ -185,8 +193,11 @@ class DnsResolver(Resolver):
                 timeout = min(self._options.attempt_timeout, journey.ends - loop.time())
                 if timeout < _SHORTEST_ATTEMPT:
                     raise TimeoutError
+                await self._turns.next()
                 try:
-                    message = await exchange.ask(server, target, journey.rdtype, seconds=timeout)
+                    message = await exchange.ask(
+                        server, target, journey.rdtype, seconds=timeout, turns=self._turns
+                    )
                 except exchange.ExchangeError as error:
                     journey.troubles.append(f"{server}: {error}")
                     self._servers.failed(server, str(error))

@@ -16,6 +16,7 @@ from services.common.config.policy import Policy
 from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.mail.printable import one_line
 from services.common.mail.reply import Reply
+from services.common.turns import Turns
 from services.policy.action import Action
 from services.policy.sender_list import NOBODY, SenderList
 
@@ -76,6 +77,8 @@ class Means:
     dry_run: bool = False
     allow: SenderList = NOBODY
     deny: SenderList = NOBODY
+    turns: Turns = field(default_factory=Turns)
+    """Taken by what has to wait for others anyway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,9 @@ async def find(envelope: Envelope, means: Means) -> Finding:
         helo=envelope.session.helo_text,
         receiver=means.hostname,
     )
-    outcome = await check_host(request, means.resolver, remember=not means.dry_run)
+    outcome = await check_host(
+        request, means.resolver, remember=not means.dry_run, turns=means.turns
+    )
     text = _WORDS[outcome.result].format(
         domain=domain or "A blank name", client=client, problem=outcome.problem
     )

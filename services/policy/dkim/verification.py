@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.mail.message import HeaderField
+from services.common.turns import Turns
 from services.policy.dkim.key import Key, parse_key, verifies
 from services.policy.dkim.signature import BadSignature, Label, Signature, label_of, parse_signature
 from services.policy.dkim.syntax import canonical_field, canonical_signature, signed_fields
@@ -53,9 +54,10 @@ class SignatureResult:
 
 
 async def verify_signatures(
-    mail: Mail, resolver: Resolver, *, now: int
+    mail: Mail, resolver: Resolver, *, now: int, turns: Turns | None = None
 ) -> tuple[SignatureResult, ...]:
-    """The result of each signature, from the top; `now` in seconds since 1970."""
+    """The result of each signature, from the top; `now` in seconds since 1970. All after the first
+    take `turns` with others."""
     fields = mail.header.fields_named(FIELD)[:MAX_SIGNATURES]
     if not fields:
         return ()
@@ -63,10 +65,16 @@ async def verify_signatures(
     await mail.hash_body(_wanted(read))
     names = {each.key_name for each in read if isinstance(each, Signature)}
     answers = dict(zip(names, await _look_up(names, resolver), strict=True))
-    return tuple(
-        _verify(each, mail, answers[each.key_name]) if isinstance(each, Signature) else each
-        for each in read
-    )
+    turns = turns or Turns()
+    results: list[SignatureResult] = []
+    for each in read:
+        if isinstance(each, SignatureResult):
+            results.append(each)
+            continue
+        if results:
+            await turns.next()
+        results.append(_verify(each, mail, answers[each.key_name]))
+    return tuple(results)
 
 
 def _read(field: HeaderField, now: int) -> Signature | SignatureResult:

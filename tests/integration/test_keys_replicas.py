@@ -139,9 +139,9 @@ def test_a_sole_secret_that_vanished_while_everybody_was_down(
         assert refusal(each.sign)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "NO_USABLE_KEY")
         assert each.process.sample("gatepost_keys_waiting_domains") == 1
     api.edit(_secret(key), lambda secret: secret.update(good))
-    for each in (here, there):
-        _wait(lambda at=each: at.process.sample("gatepost_keys_waiting_domains") == 0)
-        assert each.signers == [key.selector]
+    _wait(lambda: here.process.sample("gatepost_keys_waiting_domains") == 0)
+    _wait(lambda: there.process.sample("gatepost_keys_waiting_domains") == 0)
+    assert here.signers == there.signers == [key.selector]
 
 
 def test_a_lost_key_given_up_at_one_is_forgotten_at_the_other(

@@ -11,6 +11,7 @@ WORKERS := 4
 # Which tests, by their marks: `make test` leaves out what takes minutes, `make check` nothing.
 MARKS := and not slow
 ARGS :=
+CONFIRM :=
 PYTHON :=
 
 export PYTHON
@@ -84,6 +85,11 @@ images: ## Build the image (BASE=IMAGE to build it on another one, BUILDER=podma
 .PHONY: container-image
 container-image: ## Build the image that the container tests run, if this machine can
 	@tools/container-image
+
+.PHONY: cluster-test
+cluster-test: setup ## Try it on the cluster of the current kubeconfig (CONFIRM=CONTEXT, ARGS=--help)
+	@tools/test-helm
+	@CONFIRM="$(CONFIRM)" $(BIN)/python -m tests.cluster $(ARGS)
 
 .PHONY: programs
 programs: setup ## Install the programs that the tests need (mail servers, clients, Prometheus, Helm)

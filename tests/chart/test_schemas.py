@@ -14,6 +14,7 @@ import pytest
 from referencing import Registry, Resource
 
 from tests.chart.test_values import EVERYTHING, VALUES_FILES
+from tests.cluster.objects import namespace, scripts, sender, sink
 from tests.support.chart import Chart, Manifest, container, render
 
 VERSIONS = ("1.33.0", "1.37.0")
@@ -76,3 +77,9 @@ def test_a_key_that_kubernetes_does_not_know_is_noticed(version: str) -> None:
     (text,) = complaints(version, deployment)
     assert "containers[0].securityContext" in text
     assert "readonlyRootFilesystem" in text
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_what_the_cluster_test_brings(version: str) -> None:
+    brought = [namespace("n"), scripts(), *sink("i"), sender("s", "i", ["a:25", "b", "1", "2"])]
+    assert not [text for each in brought for text in complaints(version, each)]

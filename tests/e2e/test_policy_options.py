@@ -5,14 +5,16 @@ session then gets, evidence included.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from tests.support.dkim_signer import KEY_NAME, record, rsa_key, sign
 from tests.support.dns_server import DnsServer
-from tests.support.foretold import Mail, foretell, recorded, send
+from tests.support.foretold import Mail, Outcome, foretell, recorded, send
 from tests.support.installation import Installation
 from tests.support.policy_cases import ACTIONS, CHECKS, MAIL, domain_with, with_domains
 from tests.support.sink import Sink
@@ -25,6 +27,8 @@ ZONE = {
     ("deny.example", "TXT"): ["v=spf1 -all"],
     ("_dmarc.bank.example", "TXT"): ["v=DMARC1; p=reject"],
     (KEY_NAME, "TXT"): [record(rsa_key())],
+    ("mx.example.org", "TXT"): ["v=spf1 a -all"],
+    ("1.0.0.127.bl.example", "A"): ["127.0.0.2"],
 }
 
 
@@ -83,18 +87,25 @@ def exchange() -> Iterator[Sink]:
 
 
 @pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory, exchange: Sink) -> Iterator[Installation]:
+def dns() -> Iterator[DnsServer]:
+    with DnsServer(ZONE, servfail={"mx.broken.example"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def edge(
+    tmp_path_factory: pytest.TempPathFactory, exchange: Sink, dns: DnsServer
+) -> Iterator[Installation]:
     """An installation with a local domain for each check and action."""
     callout = {"port": exchange.port, "allowed_networks": ["127.0.0.1"]}
-    with DnsServer(ZONE) as dns:
-        config = {
-            "dns": {"servers": [dns.address]},
-            **with_domains({"callout": callout}, checks=ALL_CHECKS),
-        }
-        started = Installation(tmp_path_factory.mktemp("gatepost"), config)
-        started.start()
-        yield started
-        started.close()
+    config = {
+        "dns": {"servers": [dns.address]},
+        **with_domains({"callout": callout}, checks=ALL_CHECKS),
+    }
+    started = Installation(tmp_path_factory.mktemp("gatepost"), config)
+    started.start()
+    yield started
+    started.close()
 
 
 @pytest.mark.parametrize("action", ["default", *ACTIONS])
@@ -140,3 +151,115 @@ def test_the_exchange_was_asked_and_sent_no_mail(edge: Installation, exchange: S
     assert outcome.code == 550
     assert recorded(edge, outcome) == told
     assert not exchange.mails()
+
+
+REPORT = """\
+From: mailer@mx.example.org
+Content-Type: multipart/report; report-type=delivery-status; boundary=x
+
+--x--
+"""
+WRONG_HELO = {"helo": "wrong.example.org"}
+NO_SENDER = {"sender": "", "text": MAIL.replace("example.org", "mx.example.org")}
+REFUSE_HELO = {"actions": {"helo_mismatch": "refuse"}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "mail", "action", "reply"),
+    [
+        ({"deny": ["example.org"]}, {}, "refuse", "550 5.7.1 Mail from you is not taken here"),
+        ({"deny": ["127.0.0.0/8"]}, {}, "refuse", "550 5.7.1 Mail from you is not taken here"),
+        ({"deny": ["127.0.0.0/8"], "allow": ["ann@example.org"]}, {}, "accept", "250"),
+        ({**REFUSE_HELO, "allow": ["127.0.0.1"]}, WRONG_HELO, "accept", "250"),
+        ({**REFUSE_HELO, "networks": {"trusted": ["127.0.0.1"]}}, WRONG_HELO, "accept", "250"),
+        (
+            {"dnsbl": {"lists": [{"zone": "bl.example"}]}, "actions": {"dnsbl_listed": "refuse"}},
+            {},
+            "refuse",
+            "550 5.7.1 Your address is on a block list",
+        ),
+        ({"dnsbl": {"lists": [{"zone": "bl.example"}]}}, {}, "spam", "250"),
+        (
+            {"greylist": {"enabled": True}},
+            {},
+            "defer",
+            "451 4.7.1 Greylisted, please try again in some minutes",
+        ),
+        (
+            {"null_sender": "reports", "actions": {"invalid_sender": "refuse"}},
+            {**NO_SENDER, "text": REPORT},
+            "accept",
+            "250",
+        ),
+        (
+            {"null_sender": "reports", "actions": {"invalid_sender": "refuse"}},
+            NO_SENDER,
+            "refuse",
+            "550 5.7.1 Mail with a blank sender is not taken",
+        ),
+        (
+            {"dmarc": {"honour_published": True}},
+            {"text": MAIL.replace("example.org", "bank.example")},
+            "refuse",
+            "550 5.7.26 The domain of the From address does not authorize the mail",
+        ),
+        ({"spf": {"mismatch_results": []}}, {"sender": "ann@deny.example"}, "accept", "250"),
+        (
+            {"on_error": {"helo_mismatch": "defer"}},
+            {"helo": "mx.broken.example"},
+            "defer",
+            "451 4.4.3 Your HELO name cannot be looked up just now",
+        ),
+        ({"on_error": {"helo_mismatch": "spam"}}, {"helo": "mx.broken.example"}, "spam", "250"),
+    ],
+    ids=[
+        *("deny-domain", "deny-network", "allow-address", "allow-network", "trusted"),
+        *("dnsbl-refuse", "dnsbl-default", "greylist", "report", "no-report", "honour"),
+        *("spf-results", "on-error-defer", "on-error-spam"),
+    ],
+)
+def test_other_settings_follow_the_configuration(
+    edge: Installation,
+    dns: DnsServer,
+    policy: dict[str, Any],
+    mail: dict[str, str],
+    action: str,
+    reply: str,
+) -> None:
+    edge.reconfigure({"dns": {"servers": [dns.address]}, "policy": policy})
+    asked = Mail(recipient="postmaster@example.test", **mail)
+    told = foretell(edge, asked)
+    outcome = send(edge, asked)
+    assert recorded(edge, outcome) == told
+    assert told["action"] == f"ACTION_{action.upper()}"
+    assert f"{outcome.code} {outcome.text}".startswith(reply)
+    if outcome.code == 250:
+        assert any(
+            outcome.message_id.encode() in each
+            for each in wait_for(edge, folder=".Junk" if action == "spam" else "", outcome=outcome)
+        )
+
+
+def wait_for(edge: Installation, *, folder: str, outcome: Outcome) -> list[bytes]:
+    """The mails of postmaster, once this one is among them."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = edge.mail("postmaster@example.test", folder=folder)
+        if any(outcome.message_id.encode() in each for each in found):
+            return found
+        assert time.monotonic() < deadline, edge.log_tail("delivery")
+        time.sleep(0.05)
+
+
+def test_a_greylisted_mail_may_come_again(edge: Installation, dns: DnsServer) -> None:
+    greylist = {"enabled": True, "delay": "1s"}
+    edge.reconfigure({"dns": {"servers": [dns.address]}, "policy": {"greylist": greylist}})
+    asked = Mail(recipient="abuse@example.test")
+    codes = [send(edge, asked).code]
+    deadline = time.monotonic() + 20
+    while codes[-1] != 250 and time.monotonic() < deadline:
+        told = foretell(edge, asked)
+        time.sleep(0.2)
+        codes.append(send(edge, asked).code)
+    assert (codes[0], codes[-1]) == (451, 250)
+    assert told["check_results"]

@@ -55,14 +55,34 @@ class Installation:
         self.output: list[str] = []
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._configured = 0
         self.configure(config or {})
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Write the configuration file; running services follow it."""
         values = overlaid(self._ports_config(), config)
         fresh = self.config_file.with_suffix(".new")
-        fresh.write_text(yaml.safe_dump(values), encoding="utf-8")
+        # The comment makes a file that says the same as before a changed one.
+        self._configured += 1
+        text = f"{yaml.safe_dump(values)}# {self._configured}\n"
+        fresh.write_text(text, encoding="utf-8")
         fresh.replace(self.config_file)
+
+    def reconfigure(self, config: Mapping[str, Any], *, seconds: float = 20.0) -> None:
+        """As `configure`, and return when the services that judge and route mail follow it."""
+        services = ("ingress", "policy", "delivery")
+        before = {service: self._reloads(service) for service in services}
+        self.configure(config)
+        deadline = time.monotonic() + seconds
+        while any(self._reloads(service) == before[service] for service in services):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the configuration was not applied")
+            time.sleep(_ASK_AGAIN_SECONDS)
+
+    def _reloads(self, service: str) -> float:
+        name = 'gatepost_config_reloads_total{result="applied"} '
+        lines = self.metrics(service).splitlines()
+        return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0)
 
     def _ports_config(self) -> dict[str, Any]:
         ports = self.ports

@@ -28,8 +28,12 @@ class Sink:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder.chmod(0o777)
 
-    def start(self) -> None:
-        """Start, and return when it listens."""
+    def mend(self) -> None:
+        """Without the options that it was made with, from the next start on."""
+        self._options = ()
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start, and return when it greets, unless it is one that does not."""
         user = ["-u", "nobody"] if os.getuid() == 0 else []
         self._process = subprocess.Popen(
             [
@@ -46,7 +50,7 @@ class Sink:
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + _START_DEADLINE_SECONDS
-        while not self._listens():
+        while wait and not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("smtp-sink did not start")
             time.sleep(_ASK_AGAIN_SECONDS)

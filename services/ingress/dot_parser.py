@@ -5,7 +5,8 @@ which the first CRLF may be that of the DATA command itself); no mixture with ba
 there is one reading of where a mail ends. Up to four octets are held back between blocks, so it
 makes no difference how the content is cut.
 
-Life cycle: `feed` until `ended`; `rest` is then what came after the end: further commands.
+Life cycle: `feed`, or `skip` once nobody wants the content, until `ended`; `rest` is then what came
+after the end: further commands.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ class DotParser:
 
     def feed(self, block: bytes) -> bytes:
         """The next octets from the client; returns those of the content that are certain."""
+        data = self._before_end(block)
+        return self._content(data) if data else b""
+
+    def skip(self, block: bytes) -> None:
+        """The next octets of a content that is refused: only its end is looked for."""
+        self._before_end(block)
+
+    def _before_end(self, block: bytes) -> bytes:
         if self.ended:
             raise ValueError("the content has ended")
         data = self._held + block
@@ -48,7 +57,7 @@ class DotParser:
         else:
             held = self._undecided(data)
             data, self._held = data[: len(data) - held], data[len(data) - held :]
-        return self._content(data) if data else b""
+        return data
 
     def _undecided(self, data: bytes) -> int:
         """How many octets at the end mean one thing or another, depending on the next block."""

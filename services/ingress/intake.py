@@ -138,6 +138,10 @@ class Intake:
         if not self._room.hold(self._octets_in_memory()):
             self.refuse(TOO_MUCH_MAIL)
 
+    def skip(self, octets: int) -> None:
+        """So many octets of a content that is refused."""
+        self.size += octets
+
     @property
     def is_full(self) -> bool:
         """Whether `store` should be called before more is added."""

@@ -34,7 +34,12 @@ class Receiver:
         """Read up to the final dot."""
         intake = self._intake
         while not parser.ended:
-            intake.add(parser.feed(await self._block()))
+            block = await self._block()
+            if intake.refusal is not None:
+                parser.skip(block)
+                intake.skip(len(block))
+                continue
+            intake.add(parser.feed(block))
             if parser.fault is not None:
                 intake.refuse(parser.fault)
             if intake.is_full:

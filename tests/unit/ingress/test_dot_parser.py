@@ -123,3 +123,26 @@ def test_nothing_can_be_fed_after_the_end() -> None:
     parser.feed(b".\r\n")
     with pytest.raises(ValueError, match="ended"):
         parser.feed(b"more")
+
+
+@given(
+    wire=_WIRE,
+    cuts=st.lists(st.integers(0, 200), max_size=6),
+    wanted=st.integers(0, 7),
+    mend=st.booleans(),
+)
+def test_what_is_skipped_ends_where_it_would_have_ended(
+    wire: bytes, cuts: list[int], wanted: int, mend: bool
+) -> None:
+    blocks = _blocks(wire, cuts)
+    _, fed = _parsed(blocks, mend=mend)
+    parser = DotParser(mend_line_ends=mend)
+    for index, block in enumerate(blocks):
+        if index < wanted:
+            parser.feed(block)
+        else:
+            parser.skip(block)
+        if parser.ended:
+            parser.rest += b"".join(blocks[index + 1 :])
+            break
+    assert (parser.ended, parser.rest) == (fed.ended, fed.rest)

@@ -12,6 +12,7 @@ moved; a content is removed only if it is old and no record of its mail is in th
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 import re
 import time
@@ -34,6 +35,7 @@ from services.common.queue.subjects import (
     record_filter,
 )
 from services.common.store import Outgoing, Stored
+from services.delivery import waiting_list
 from services.delivery.stranded import rescue
 from services.delivery.suppressions import Suppressions
 
@@ -143,8 +145,10 @@ class Sweeper:
     async def sweep_overdue(self) -> int:
         """Make overdue records due again; how many there were. Raises `StoreError`."""
         count, oldest = 0, 0.0
+        destinations = collections.Counter[str]()
         async for stored in self._deferred():
             _, key = parse_record_subject(stored.subject)
+            destinations[key.destination] += 1
             try:
                 record = read_record(stored.data, key)
             except UnreadableRecord:
@@ -163,6 +167,7 @@ class Sweeper:
             OVERDUE_FOUND.inc()
             event(_log, WARNING, "overdue record made due", message=key.message_id)
         OLDEST.set(oldest)
+        waiting_list.tell(destinations)
         return count
 
     async def _deferred(self) -> AsyncIterator[Stored]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.record import deferred
@@ -55,6 +56,8 @@ async def test_a_record_whose_schedule_never_fired_is_found(
         taken = await peer.wait_mails(1)
         assert taken[0].rcpt_to == [f"late@{FAR}"]
         await wait_queued(store, State.DEFERRED)
+    waiting = 'gatepost_delivery_waiting_by_destination_records{destination="far.test"} 2.0'
+    assert waiting in generate_latest().decode().splitlines()
 
 
 async def test_only_contents_that_nobody_needs_are_removed(

@@ -7,7 +7,8 @@ does falls on all of them. A ratio is the median of the ratios of the rounds.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.contender import Contender, Name
@@ -37,13 +38,17 @@ class Table:
     """One case."""
 
     case: Case
+    rounds: int
     rows: tuple[Figures, ...]
     others: float
     """The part of the machine that worked for somebody else: the median of all runs."""
 
 
-def throughput(line_up: LineUp, cases: Sequence[Case], rounds: int, say: Say) -> list[Table]:
-    """Every contender in every case."""
+def throughput(
+    line_up: LineUp, cases: Sequence[Case], rounds: int, *, seconds: float, say: Say
+) -> list[Table]:
+    """Every contender in every case; fewer rounds if they take longer than `seconds`."""
+    end = time.monotonic() + seconds
     runs: dict[str, list[dict[Name, Run]]] = {case.title: [] for case in cases}
     warm = max(cases[0].count // 4, 20)
     for contender in line_up.contenders:
@@ -56,7 +61,10 @@ def throughput(line_up: LineUp, cases: Sequence[Case], rounds: int, say: Say) ->
             runs[case.title].append(found)
             said = ", ".join(f"{n} {r.delivered_per_second:.0f}/s" for n, r in found.items())
             say(f"round {number + 1} of {rounds}, {case.title}: {said}")
-    return [_table(case, runs[case.title]) for case in cases]
+        if time.monotonic() > end and number + 1 < rounds:
+            say(f"enough after {number + 1} rounds: this machine has much else to do")
+            break
+    return [table_of(case, runs[case.title]) for case in cases]
 
 
 def latencies(line_up: LineUp, rounds: int, count: int) -> dict[Name, Latency]:
@@ -74,7 +82,9 @@ def _rotated(items: Sequence[Contender], number: int) -> Sequence[Contender]:
     return [*items[at:], *items[:at]]
 
 
-def _table(case: Case, rounds: list[dict[Name, Run]]) -> Table:
+def table_of(case: Case, rounds: Sequence[Mapping[Name, Run]]) -> Table:
+    """The medians of some rounds."""
+
     def median(name: Name, of: Callable[[Run], float]) -> float:
         return statistics.median(of(found[name]) for found in rounds)
 
@@ -98,4 +108,4 @@ def _table(case: Case, rounds: list[dict[Name, Run]]) -> Table:
         if name in rounds[0]
     )
     others = statistics.median(run.others for found in rounds for run in found.values())
-    return Table(case, rows, others)
+    return Table(case, len(rounds), rows, others)

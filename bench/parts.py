@@ -14,7 +14,8 @@ from typing import Final
 
 from bench.processes import end
 
-_SECONDS: Final = 150.0
+LATE: Final = "left out: the others took too long"
+_SECONDS: Final = 120.0
 _SHORT_SECONDS: Final = 60.0
 
 
@@ -36,7 +37,7 @@ _ALL: Final = (
     Part("large_mail", "Large mail", (), None),
     Part("crowd", "200 large mails at once", (), None),
     Part("fairness", "A dead destination beside a live one", (), None),
-    Part("deferred", "Many deferred mails", (), None),
+    Part("deferred", "200,000 deferred mails", (), None),
 )
 
 

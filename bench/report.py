@@ -79,7 +79,10 @@ def _case(table: Table) -> str:
         "|---|--:|--:|--:|--:|--:|",
         *map(_row, table.rows),
         *filter(None, map(_members, table.rows)),
-        f"\n{table.case.count} mails a run; {table.others:.0%} of the machine was used by others.",
+        (
+            f"\n{table.rounds} rounds of {table.case.count} mails;"
+            f" {table.others:.0%} of the machine was used by others meanwhile."
+        ),
     ]
     return "\n".join(lines) + "\n\n"
 

@@ -11,6 +11,7 @@ from tests.support.dkim_signer import rsa_key, sign
 from tests.support.policy_cases import (
     ACCEPT,
     ACTIONS,
+    CHECKS,
     DEFER,
     GOOD,
     MAIL,
@@ -82,11 +83,15 @@ def said(verdict: verdict_pb2.Verdict) -> str:
     return f"{reply.code} {reply.enhanced_code} {reply.text}"
 
 
-def test_actions_follow_the_configuration(policy: PolicyProcess) -> None:
+def test_every_action_follows_the_configuration(policy: PolicyProcess) -> None:
+    lists = {"lists": [{"zone": "bl.example"}]}
     for action, expected in ACTIONS.items():
-        policy.configure(with_domains({"actions": {"helo_mismatch": action}}))
-        [answer] = policy.check_envelope(helo="other.example", sender=GOOD["sender"]).recipients
+        actions = dict.fromkeys((*CHECKS, "dnsbl_listed"), action)
+        policy.configure({"policy": {"actions": actions, "dnsbl": lists}})
+        answer = check_message(policy, helo="other.example")
         assert answer.verdict.action == expected
+        configured = {each.check: each.configured_action for each in answer.verdict.check_results}
+        assert configured == dict.fromkeys(actions, expected)
 
 
 def test_a_recipient_domain_may_have_other_actions(policy: PolicyProcess) -> None:
@@ -174,12 +179,15 @@ def test_trusted_networks_are_not_judged_and_may_not_relay(policy: PolicyProcess
 def test_what_cannot_be_told_follows_on_error(
     policy: PolicyProcess, on_error: str, action: int, code: int
 ) -> None:
-    policy.configure({"policy": {"on_error": {"spf_mismatch": on_error}, "check_timeout": "300ms"}})
+    checks = ("helo_mismatch", "invalid_sender", "spf_mismatch")
+    unknown = dict.fromkeys(checks, on_error)
+    policy.configure({"policy": {"on_error": unknown, "check_timeout": "300ms"}})
     started = time.monotonic()
-    [answer] = policy.check_envelope(helo="mx.example.org", sender="x@slow.example").recipients
+    [answer] = policy.check_envelope(helo="slow.example.org", sender="x@slow.example").recipients
     assert time.monotonic() - started < 2
     results = {result.check: result for result in answer.verdict.check_results}
-    assert results["spf_mismatch"].result == "temperror"
+    for check in checks:
+        assert (results[check].result, results[check].configured_action) == ("temperror", action)
     assert (answer.verdict.action, answer.verdict.reply.code) == (action, code)
 
 

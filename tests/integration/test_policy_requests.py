@@ -117,6 +117,14 @@ def test_a_refused_recipient_can_be_explained_later(policy: PolicyProcess) -> No
     assert found.verdict.reply.enhanced_code == "5.1.1"
 
 
+def test_a_deferred_recipient_can_be_explained_later(policy: PolicyProcess) -> None:
+    policy.configure({"policy": {"greylist": {"enabled": True}}})
+    policy.check_envelope(message_id="deferred-1", **GOOD)
+    found = explain(policy, "deferred-1")
+    assert (found.verdict.reply.code, found.verdict.decisive_check) == (451, "recipient")
+    assert found.verdict.check_results[-1].result == "greylisted"
+
+
 def test_results_of_the_envelope_are_taken_over(policy: PolicyProcess) -> None:
     first = policy.check_envelope(message_id="over-1", helo="other.example", sender=GOOD["sender"])
     # Whatever is in DNS by now: what was found at RCPT counts.

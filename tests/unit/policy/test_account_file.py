@@ -1,5 +1,7 @@
 """Declared accounts: what a file may say, and what is told of one that is wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from services.policy.account_file import BadAccountFile, parse_accounts
@@ -30,6 +32,17 @@ def test_a_file() -> None:
         "sales@example.test": ("you@example.test",),
         "all@example.test": ("you@example.test", "ann@elsewhere.test"),
     }
+
+
+def test_the_example_of_the_documentation() -> None:
+    text = (Path(__file__).parents[3] / "docs/policy.md").read_text(encoding="utf-8")
+    example = text.partition("```yaml accounts\n")[2].partition("```")[0]
+    found = parse_accounts(example.encode())
+    assert [str(account.address) for account in found.accounts] == [
+        "you@example.org",
+        "shop@example.com",
+    ]
+    assert found.aliases == {"sales@example.org": ("you@example.org",)}
 
 
 @pytest.mark.parametrize(

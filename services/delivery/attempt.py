@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from gatepost.queue.v1.record_pb2 import QueuedMessage, RecipientState
@@ -21,6 +22,7 @@ from services.common.queue.record import (
 )
 from services.delivery.content import Content, ContentError
 from services.delivery.local import LocalDelivery
+from services.delivery.mx_places import PoliciesUnreadable
 from services.delivery.outcome import Result, result_of
 from services.delivery.remote import RemoteDelivery
 from services.delivery.route import HopRoute, LocalRoute, MxRoute, Route
@@ -34,8 +36,19 @@ CONTENT_UNREADABLE: Final = Reply(451, "4.3.0", "The content of the mail cannot 
 _log = logging.getLogger(__name__)
 
 
+class Lacking(StrEnum):
+    """What an attempt cannot begin without. The words are label values of metrics."""
+
+    SIGNATURE = "unsigned"
+    POLICIES = "policies"
+
+
 class NotAttempted(Exception):
     """Nothing was tried, and nothing is to be counted. The text says why, for people."""
+
+    def __init__(self, text: str, lacking: Lacking) -> None:
+        super().__init__(text)
+        self.lacking = lacking
 
 
 @dataclass(slots=True)
@@ -112,7 +125,8 @@ class Attempts:
             try:
                 signatures = await self._signer.signatures(record, blocks)
             except SigningUnavailable as error:
-                raise NotAttempted(f"cannot be signed just now: {error}") from error
+                text = f"cannot be signed just now: {error}"
+                raise NotAttempted(text, Lacking.SIGNATURE) from error
             if signatures:
                 blocks, size = _prefixed(signatures, blocks), size + len(signatures)
         mail = Mail(
@@ -125,7 +139,11 @@ class Attempts:
             Addressee(recipient.address, recipient_parameters(recipient))
             for recipient in pending(record)
         ]
-        came = await self._remote.deliver(route, mail, list(dict.fromkeys(addressees)))
+        try:
+            came = await self._remote.deliver(route, mail, list(dict.fromkeys(addressees)))
+        except PoliciesUnreadable as error:
+            text = f"the stored MTA-STS policies cannot be read just now: {error}"
+            raise NotAttempted(text, Lacking.POLICIES) from error
         return Attempt(
             [came.results[addressee] for addressee in addressees],
             [addressee.address for addressee in addressees],

@@ -20,9 +20,9 @@ import dataclasses
 
 from services.common.config.source import ConfigSource
 from services.common.dns import Resolver
-from services.common.mail.reply import Reply, make_reply
+from services.common.mail.reply import make_reply
 from services.common.store import StoreError
-from services.delivery.exchanges import Host, NoExchange, hosts_of_domain
+from services.delivery.exchanges import Host, hosts_of_domain
 from services.delivery.place import Place, ways_down
 from services.delivery.smtp.failure import Failure, SessionFailed
 from services.delivery.smtp.session import Peer, Tls
@@ -33,7 +33,10 @@ from services.delivery.tls.sts_policy import Mode, StsPolicy
 
 SMTP_PORT = 25
 
-POLICIES_UNREADABLE = Reply(451, "4.3.0", "The stored MTA-STS policies cannot be read just now")
+
+class PoliciesUnreadable(Exception):
+    """Nobody knows which MTA-STS policy a domain has: to send without what it demands is what it is
+    there to prevent."""
 
 
 class MxPlaces:
@@ -56,7 +59,7 @@ class MxPlaces:
         self._port = port
 
     async def of(self, domain: str) -> list[Place]:
-        """The places to try, in their order. Raises `NoExchange`."""
+        """The places to try, in their order. Raises `NoExchange` and `PoliciesUnreadable`."""
         config = self._source.current
         hosts = await hosts_of_domain(
             self._resolver,
@@ -76,8 +79,7 @@ class MxPlaces:
         try:
             return await self._sts.of(domain)
         except StoreError as error:
-            # There may be one, and to send without what it demands is what it is there to prevent.
-            raise NoExchange(POLICIES_UNREADABLE, str(error)) from error
+            raise PoliciesUnreadable(str(error)) from error
 
     async def _dane(self, hosts: list[Host], domain: str) -> dict[str, Dane | TlsaUnknown | None]:
         """By the hosts' names; hosts with several addresses are asked for once."""

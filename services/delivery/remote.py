@@ -67,7 +67,7 @@ class RemoteDelivery:
     async def deliver(
         self, route: HopRoute | MxRoute, mail: Mail, addressees: Sequence[Addressee]
     ) -> RemoteAttempt:
-        """Try to deliver. Raises what `mail.blocks` raises."""
+        """Try to deliver. Raises what `mail.blocks` raises, and `PoliciesUnreadable`."""
         attempt = RemoteAttempt()
         try:
             places = await self._places(route)

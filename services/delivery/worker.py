@@ -45,9 +45,9 @@ FRESH_S: Final = 1.0
 """A record that was handed out this soon after it was stored cannot have been in hand before: a
 server that forgot so in a crash takes longer to come back."""
 
-UNSIGNED_PAUSE: Final = timedelta(seconds=15)
-"""How long mail waits for `keys`, which is down or misconfigured; no attempt is counted. A restart
-takes some seconds."""
+LACKING_PAUSE: Final = timedelta(seconds=15)
+"""How long mail waits for `keys`, which is down or misconfigured, or for the store of policies; no
+attempt is counted. A restart takes some seconds."""
 
 ATTEMPTS = Counter(
     "gatepost_delivery_attempts_total",
@@ -68,7 +68,7 @@ QUEUE_SECONDS = Histogram(
 PARKED = Counter(
     "gatepost_delivery_parked_total",
     "Records put back without an attempt, by what they wait for.",
-    ["reason"],  # busy, behind, failing, suspended, unsigned
+    ["reason"],  # busy, behind, failing, suspended, and what may be lacking: unsigned, policies
 )
 
 SUSPENDED_PAUSE: Final = timedelta(minutes=15)
@@ -188,7 +188,7 @@ class Worker:
             attempt = await self._attempt(hand)
         except NotAttempted as error:
             event(_log, WARNING, "not attempted", reason=str(error))
-            await self._put_back(hand, UNSIGNED_PAUSE, str(error), reason="unsigned")
+            await self._put_back(hand, LACKING_PAUSE, str(error), reason=error.lacking)
         else:
             await self._settle(hand, attempt)
 

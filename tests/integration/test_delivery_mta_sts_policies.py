@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.common.dns import DnsOptions, DnsResolver
-from services.common.jetstream import JetStream
+from services.common.jetstream import JetStream, StoreError
 from services.delivery.smtp.tls_context import authenticating
 from services.delivery.tls.report import TlsResult
 from services.delivery.tls.sts import NO_POLICY, PAUSE_S, MtaSts
@@ -248,6 +248,19 @@ async def test_what_is_no_entry_is_fetched_anew(
     one = finder()
     one.announce("1", ENFORCED)
     assert await one.mode() is Mode.ENFORCE
+
+
+async def test_while_the_store_is_away_what_is_remembered_counts(
+    finder: Make, store: JetStream
+) -> None:
+    one, other = finder(), finder()
+    one.announce("1", ENFORCED)
+    assert await one.mode() is Mode.ENFORCE
+    await store.ask("$JS.API.STREAM.DELETE.KV_mta_sts", {})
+    one.clock.passed += timedelta(seconds=REMEMBER_S)
+    assert await one.mode() is Mode.ENFORCE
+    with pytest.raises(StoreError):
+        await other.mode()
 
 
 async def test_what_is_remembered_is_read_again(finder: Make, store: JetStream) -> None:

@@ -58,12 +58,17 @@ class StsStore:
 
     async def recall(self, domain: str, *, wanted_id: str = "") -> Fetched | None:
         """The policy that is in force. What is remembered is good enough unless it has another id
-        than the one that is wanted. Raises `StoreError`."""
+        than the one that is wanted; so it is while the store is away. Raises `StoreError`."""
         at, known = self._remembered.get(domain, (0.0, None))
         fresh = domain in self._remembered and self._clock() - at < REMEMBER_S
         if not fresh or (wanted_id and (known is None or known.id != wanted_id)):
-            known = await self._read(domain)
-            self._remember(domain, known)
+            try:
+                known = await self._read(domain)
+            except StoreError:
+                if known is None:
+                    raise
+            else:
+                self._remember(domain, known)
         return known if known is not None and known.is_in_force(self._now()) else None
 
     async def keep(self, domain: str, fetched: Fetched) -> None:

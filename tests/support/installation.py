@@ -174,8 +174,8 @@ class Installation:
         return int((self.data / "run" / f"{name}.pid").read_text(encoding="ascii"))
 
     def kill(self, name: str) -> None:
-        """SIGKILL one child, one of ours by its id. It may have died this very moment."""
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        """SIGKILL one child, one of ours by its id. It may have died, or started, this moment."""
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, ValueError):
             os.kill(self.pid(name), signal.SIGKILL)
 
     def wait_ready(self, name: str, *, seconds: float = 30.0) -> None:

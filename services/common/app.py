@@ -68,7 +68,6 @@ class Process:
     log_level: str = "info"
     log_format: LogFormat = LogFormat.JSON
     grace: float = 25.0
-    readiness_lag: float = 0.0
 
 
 class Context:
@@ -149,7 +148,7 @@ async def _live(process: Process, start: Start) -> ExitCode:
     event(_log, INFO, "process started", http=f"{http.host}:{http.port}", pid=os.getpid())
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, stopping)
-        shutdown = Shutdown(readiness, tasks, lag=process.readiness_lag, grace=process.grace)
+        shutdown = Shutdown(readiness, tasks, grace=process.grace)
         context = Context(
             process,
             readiness=readiness,

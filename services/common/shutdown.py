@@ -1,14 +1,16 @@
 """The one order in which every process stops.
 
 1. not ready: `/readyz` answers 503 and gRPC health NOT_SERVING; `stopping` is set already
-2. `lag` seconds of work as before, until load balancers know
-3. `Stage.DRAIN` callbacks in the order of registration: stop accepting, finish what is in hand
-4. `Stage.RPC` callbacks: gRPC servers stop
-5. long-lived tasks are cancelled, then `Stage.CLOSE` callbacks in reverse order: channels, NATS
-6. the HTTP port, last, so that the end can be watched; the skeleton does that
+2. `Stage.DRAIN` callbacks in the order of registration: stop accepting, finish what is in hand
+3. `Stage.RPC` callbacks: gRPC servers stop
+4. long-lived tasks are cancelled, then `Stage.CLOSE` callbacks in reverse order: channels, NATS
+5. the HTTP port, last, so that the end can be watched; the skeleton does that
 
-Guarantees: steps 3 and 4 together take at most `grace` seconds, except that step 4 always has
-`CLOSE_SECONDS`; step 5 takes at most twice that. A callback that fails or is late is logged by
+It begins at once. Whoever sends clients here has to have stopped it before, or they are refused: in
+a cluster the pod's `preStop` waits until the end of a pod is known everywhere.
+
+Guarantees: steps 2 and 3 together take at most `grace` seconds, except that step 3 always has
+`CLOSE_SECONDS`; step 4 takes at most twice that. A callback that fails or is late is logged by
 name and does not stop the others. Whoever supervises the process waits for `longest()`.
 """
 
@@ -36,18 +38,17 @@ class Stage(StrEnum):
     CLOSE = "close"
 
 
-def longest(*, lag: float, grace: float) -> float:
+def longest(*, grace: float) -> float:
     """The seconds after which a stopping process has ended, whatever its parts do."""
-    return lag + grace + 4 * CLOSE_SECONDS
+    return grace + 4 * CLOSE_SECONDS
 
 
 class Shutdown:
     """What has to be stopped, and the stopping of it. Times in seconds."""
 
-    def __init__(self, readiness: Readiness, tasks: Tasks, *, lag: float, grace: float) -> None:
+    def __init__(self, readiness: Readiness, tasks: Tasks, *, grace: float) -> None:
         self._readiness = readiness
         self._tasks = tasks
-        self._lag = lag
         self._grace = grace
         self._callbacks: dict[Stage, list[tuple[str, StopCallback]]] = {s: [] for s in Stage}
 
@@ -56,11 +57,8 @@ class Shutdown:
         self._callbacks[stage].append((name, callback))
 
     async def run(self) -> bool:
-        """Steps 1 to 5. False if a task would not end, and the process must be ended by force."""
+        """Steps 1 to 4. False if a task would not end, and the process must be ended by force."""
         self._readiness.stop()
-        # After a failure, or before anybody was told to come, there is nothing to be kept up.
-        if not self._tasks.failed and self._readiness.was_ready:
-            await asyncio.sleep(self._lag)
         now = asyncio.get_running_loop().time
         deadline = now() + self._grace
         await self._stop(Stage.DRAIN, self._callbacks[Stage.DRAIN], deadline=deadline)

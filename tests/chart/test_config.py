@@ -88,7 +88,7 @@ def test_a_pod_has_the_time_that_its_process_may_take(
     config = loaded(chart, service, tmp_path)
     pod = chart.pod(service)
     delay = container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    process = longest(lag=0, grace=config.services.grace_period.total_seconds())
+    process = longest(grace=config.services.grace_period.total_seconds())
     assert pod["spec"]["terminationGracePeriodSeconds"] == delay + process
 
 

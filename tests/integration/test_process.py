@@ -105,9 +105,9 @@ async def test_signal_stops_in_order(number: signal.Signals) -> None:
     assert {line["service"] for line in log} == {"policy"}
 
 
-async def test_load_balancers_get_time_to_notice() -> None:
+async def test_what_drains_says_so_and_serves_until_the_end() -> None:
     async with (
-        running("lag", rpc=True) as service,
+        running("long-drain", rpc=True) as service,
         grpc.aio.insecure_channel(f"127.0.0.1:{service.rpc_port}") as channel,
     ):
         await service.ready()

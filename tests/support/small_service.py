@@ -48,7 +48,12 @@ async def start(context: Context) -> None:
     scenario = sys.argv[2]
     context.on_stop(Stage.CLOSE, "nats", Step("close nats"))
     context.on_stop(Stage.CLOSE, "channel", Step("close channel"))
-    drain = {"slow-drain": 0.8, "endless-drain": 600.0, "stuck-drain": 600.0}.get(scenario, 0.0)
+    drain = {
+        "slow-drain": 0.8,
+        "long-drain": 2.5,
+        "endless-drain": 600.0,
+        "stuck-drain": 600.0,
+    }.get(scenario, 0.0)
     context.on_stop(Stage.DRAIN, "listeners", Step("drain listeners", seconds=drain))
     context.on_stop(Stage.DRAIN, "sessions", Step("drain sessions"))
     if len(sys.argv) > 3:
@@ -176,6 +181,5 @@ if __name__ == "__main__":
         http_port=int(sys.argv[1]),
         http_setting="policy.http.port",
         grace=1.0 if sys.argv[2] == "endless-drain" else 30.0,
-        readiness_lag=1.5 if sys.argv[2] == "lag" else 0.0,
     )
     sys.exit(run(process, start))

@@ -62,7 +62,8 @@ def _tell(each: pb.ProposedRecord) -> None:
     if each.lookup_error:
         typer.echo(printable(f"   failed {each.lookup_error}"))
     if not each.satisfied:
-        typer.echo(printable(f"  publish {record.value}"))
+        verb = "instead" if each.current_values else "publish"
+        typer.echo(printable(f"  {verb} {record.value}"))
         typer.echo(printable(f"for a zone file:\n{record.zone_file}"))
     typer.echo("")
 
@@ -83,8 +84,16 @@ def _summary(missing: int, count: int) -> str:
 
 
 def _write(path: Path, records: Iterable[pb.ProposedRecord]) -> None:
-    text = "".join(f"{each.record.zone_file.rstrip()}\n" for each in records)
+    text = "".join(_zone_lines(each) for each in records)
     try:
-        path.write_text(text, encoding="ascii")
+        path.write_text(text, encoding="ascii", errors="backslashreplace")
     except OSError as error:
         raise CliError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _zone_lines(each: pb.ProposedRecord) -> str:
+    """The record, and in comments what it takes the place of: beside it, most would be invalid."""
+    comments = [f"; instead of: {value}" for value in each.current_values]
+    if each.lookup_error:
+        comments.append(f"; may be there already: {each.lookup_error}")
+    return "\n".join([*map(printable, comments), each.record.zone_file.rstrip()]) + "\n"

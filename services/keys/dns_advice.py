@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -86,6 +86,8 @@ class DnsAdviser:
         current = tuple(value for value in found if not proposal.beside(value))
         if error or proposal.suffices(current):
             return Advice(proposal, current, not error, error)
+        if better := proposal.amended(current):
+            proposal = replace(proposal, value=better)
         for name in proposal.inherited_from:
             above, error = await self._live(name, proposal.rdtype)
             if error or proposal.suffices(above):

@@ -59,6 +59,9 @@ class Proposal:
     """Where the record may stand as well, nearest first."""
     beside: Callable[[str], bool] = lambda _: False
     """Whether a value that is there serves another purpose, as many a TXT record does."""
+    amended: Callable[[Sequence[str]], str] = lambda _: ""
+    """What to make of the values that are there, so that what they say is kept; blank: the value
+    as it stands."""
 
     @property
     def zone_file(self) -> str:
@@ -130,9 +133,27 @@ def _spf(domain: str, site: Site) -> Proposal:
     def suffices(values: Sequence[str]) -> bool:
         return len(values) == 1 and _permits(values[0], domain, site)
 
+    def amended(values: Sequence[str]) -> str:
+        return _with_term(values[0], wanted) if len(values) == 1 and wanted else ""
+
+    wanted = f"include:{site.spf_include}" if site.spf_include else ""
+    if not site.smarthost:
+        wanted = f"a:{site.hostname}"
     return Proposal(
-        domain, "TXT", value, purpose, suffices, beside=lambda value: not _is_spf(value)
+        domain,
+        "TXT",
+        value,
+        purpose,
+        suffices,
+        beside=lambda value: not _is_spf(value),
+        amended=amended,
     )
+
+
+def _with_term(record: str, term: str) -> str:
+    """The record with one more mechanism, first of all, so that none before it can deny it."""
+    version, *terms = record.split()
+    return " ".join([version, term, *terms])
 
 
 def _is_spf(value: str) -> bool:

@@ -19,7 +19,7 @@ from tests.support.dns_server import DnsServer
 from tests.support.keys_domain import KeysDomain, refusal
 from tests.support.keys_process import KeysProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -159,6 +159,10 @@ def test_the_records_of_a_domain(
     assert "1 of 3 records are there" in done.stdout
     assert key.dns_record.zone_file in zone.read_text()
     assert "DMARC" not in zone.read_text()
+    dns_server.records[domain.name, "TXT"] = ["v=spf1 ip4:198.51.100.1 -all"]
+    done = gatepost("dns", domain.name, "--output", str(zone))
+    assert "   is now v=spf1 ip4:198.51.100.1 -all\n  instead v=spf1 a:" in done.stdout
+    assert "; instead of: v=spf1 ip4:198.51.100.1 -all\n" in zone.read_text()
     answer = json.loads(gatepost("dns", domain.name, "--json").stdout)
     for each in answer["records"]:
         if not each["satisfied"]:

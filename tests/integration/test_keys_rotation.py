@@ -17,7 +17,7 @@ from tests.support.keys_domain import KeysDomain
 from tests.support.keys_process import KeysProcess
 from tests.support.programs import program
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 _WAIT_SECONDS = 60.0
 

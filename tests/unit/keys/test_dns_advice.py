@@ -187,7 +187,7 @@ async def test_a_domain_that_only_sends_needs_less() -> None:
         (
             {"host": "smtp.isp.test", "spf_include": "_spf.isp.test"},
             {("a.test", "TXT"): ["v=spf1 mx -all"]},
-            "v=spf1 a include:_spf.isp.test -all",
+            "v=spf1 include:_spf.isp.test mx -all",
             False,
         ),
         (
@@ -237,3 +237,30 @@ async def test_what_strangers_publish_cannot_draw_on_a_terminal() -> None:
     records: dict[Record, list[str]] = {("_dmarc.a.test", "TXT"): ['"v=DMARC1; \\027[2J\\010"']}
     [value] = (await _advice(records))["DMARC"].current
     assert value.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("there", "smarthost", "proposed"),
+    [
+        (["v=spf1 ip4:198.51.100.1 -all"], "", "v=spf1 a:mail.a.test ip4:198.51.100.1 -all"),
+        (
+            ["v=spf1 mx  include:_spf.b.test ~all", "verify=1"],
+            "smtp.provider.test",
+            "v=spf1 include:provider.test mx include:_spf.b.test ~all",
+        ),
+        (["v=spf1 mx -all", "v=spf1 a -all"], "", "v=spf1 a:mail.a.test -all"),
+        ([], "smtp.provider.test", "v=spf1 a include:provider.test -all"),
+    ],
+    ids=["address", "smarthost", "two records", "none"],
+)
+async def test_what_an_spf_record_says_already_is_kept(
+    there: list[str], smarthost: str, proposed: str
+) -> None:
+    delivery = {"smarthost": {"host": smarthost, "spf_include": smarthost and "provider.test"}}
+    records = {("a.test", "TXT"): there}
+    advice = (await _advice(records, config=_config(delivery=delivery)))["SPF"]
+    assert advice.proposal.value == proposed
+    assert not advice.satisfied
+    # And it will do.
+    mended = {("a.test", "TXT"): [proposed]}
+    assert (await _advice(mended, config=_config(delivery=delivery)))["SPF"].satisfied

@@ -91,6 +91,10 @@ cluster-test: setup ## Try it on the cluster of the current kubeconfig (CONFIRM=
 	@tools/test-helm
 	@CONFIRM="$(CONFIRM)" $(BIN)/python -m tests.cluster $(ARGS)
 
+.PHONY: chaos
+chaos: setup ## Break a running Gatepost in many ways and count the mail (ARGS="--seconds 3600")
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 .PHONY: programs
 programs: setup ## Install the programs that the tests need (mail servers, clients, Prometheus, Helm)
 	@tools/test-programs

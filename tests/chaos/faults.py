@@ -42,6 +42,7 @@ Fault = Callable[[World, float], None]
 
 _BACK_WITHIN_S = 60.0
 _TOLD_WITHIN_S = 30.0
+_STRUCK_WITHIN_S = 240.0
 
 
 def kills(world: World, seconds: float) -> None:
@@ -175,7 +176,7 @@ def failpoints(world: World, seconds: float) -> None:
     """death at each failpoint"""
     world.receiver.moods[DOMAINS[1]] = Mood.BUSY
     left = {"ingress": list(INGRESS_POINTS), "delivery": list(DELIVERY_POINTS)}
-    deadline = time.monotonic() + max(seconds, _BACK_WITHIN_S)
+    deadline = time.monotonic() + max(seconds, _STRUCK_WITHIN_S)
     with world.load():
         for name in left:
             _arm_next(world, left)

@@ -49,7 +49,8 @@ def test_a_report_is_a_table_and_a_picture(tmp_path: Path, monkeypatch: pytest.M
     report = Report(short=True, when=datetime(2026, 11, 23, tzinfo=UTC), tables=[table])
     report.parts["signing"] = "   rsa 2048  1905"
     text, picture = write(report, tmp_path)
-    assert (text.name, picture.name) == ("2026-11-23-short.md", "2026-11-23-short.svg")
+    assert report.title == "2026-11-23-short"
+    assert {path.stem for path in (text, picture)} == {report.title}
     words = text.read_text(encoding="utf-8")
     assert "| Gatepost | 200 | 100 |  | 20.00 | 1 |" in words
     assert "| Postfix bare | 400 | 200 | 0.50 × | 10.00 | 1 |" in words

@@ -59,9 +59,11 @@ async def run_checks(
     """What each check finds, in their order, within so many seconds."""
     warm = _warm(means)
     found = [_run_warm(check, subject, warm) for check in checks]
-    if None not in found:
-        return found  # type: ignore[return-value]  # which the line above says
+    if all(found):
+        return [known for known in found if known]
     left = await _wait_for_turn(means, seconds)
+    if left <= 0:
+        return [known or _too_late(seconds) for known in found]
     tasks = {
         number: asyncio.create_task(_run(checks[number], subject, means))
         for number, known in enumerate(found)
@@ -85,7 +87,7 @@ async def _wait_for_turn(means: Means, seconds: float) -> float:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await means.turns.begin()
-    return max(seconds - (perf_counter() - began), 0.0)
+    return seconds - (perf_counter() - began)
 
 
 class _Cold(Exception):

@@ -195,6 +195,37 @@ def test_highly_available_means_spread_and_more_than_one() -> None:
         assert hard[0]["labelSelector"] == each["spec"]["selector"]
 
 
+ANTI_AFFINITY = {
+    "preferred": "preferredDuringSchedulingIgnoredDuringExecution",
+    "required": "requiredDuringSchedulingIgnoredDuringExecution",
+}
+
+
+@pytest.mark.parametrize("kind", ["preferred", "required", "none"])
+def test_replicas_keep_off_each_others_nodes(kind: str) -> None:
+    chart = render({"pods": {"antiAffinity": kind}})
+    for each in chart.of("Deployment", "StatefulSet"):
+        affinity = each["spec"]["template"]["spec"].get("affinity")
+        if kind == "none":
+            assert affinity is None
+            continue
+        (rule,) = affinity["podAntiAffinity"][ANTI_AFFINITY[kind]]
+        term = rule.get("podAffinityTerm", rule)
+        assert term["labelSelector"] == each["spec"]["selector"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+
+
+def test_the_copies_of_the_queue_are_never_on_one_node() -> None:
+    pod = render(files=["values-ha.yaml"]).pod("nats")
+    assert ANTI_AFFINITY["required"] in pod["spec"]["affinity"]["podAntiAffinity"]
+
+
+def test_ones_own_affinity_is_laid_over_it() -> None:
+    mine = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"a": []}}}
+    affinity = render({"pods": {"affinity": mine}}).pod("ingress")["spec"]["affinity"]
+    assert affinity.keys() == {"nodeAffinity", "podAntiAffinity"}
+
+
 def test_a_services_own_placement_is_laid_over_that_of_all() -> None:
     values = {
         "pods": {"nodeSelector": {"disk": "any"}, "priorityClassName": "mail"},

@@ -34,6 +34,22 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{/* (dict "kind" "preferred" "selector" labels): replicas of a component keep off each other's nodes. */}}
+{{- define "gatepost.antiAffinity" -}}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" (.selector | fromYaml)) -}}
+{{- if eq .kind "required" -}}
+podAntiAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - {{- toYaml $term | nindent 6 }}
+{{- else if eq .kind "preferred" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        {{- toYaml $term | nindent 8 }}
+{{- end -}}
+{{- end -}}
+
 {{- define "gatepost.podPlacement" -}}
 {{- $pods := deepCopy .root.Values.pods -}}
 {{- include "gatepost.lay" (list $pods (deepCopy (.own | default dict))) -}}
@@ -53,11 +69,13 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $pods.affinity }}
+{{- $selector := include "gatepost.selector" . -}}
+{{- $affinity := include "gatepost.antiAffinity" (dict "kind" $pods.antiAffinity "selector" $selector) | fromYaml -}}
+{{- include "gatepost.lay" (list $affinity $pods.affinity) -}}
+{{- with $affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- $selector := include "gatepost.selector" . -}}
 {{- with $pods.spread }}
 topologySpreadConstraints:
   {{- range . }}

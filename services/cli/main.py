@@ -42,8 +42,8 @@ def _check() -> typer.Typer:
 
 
 def _queue() -> typer.Typer:
-    # Adds its commands to those of `queue`.
-    from services.cli.queue_suppressions import queue_app as app
+    # The last of those that add their commands to `queue`.
+    from services.cli.queue_dead import queue_app as app
 
     return app
 

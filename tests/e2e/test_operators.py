@@ -1,12 +1,15 @@
 """What operators use: grpcurl, metrics, the command line."""
 
 import json
+import re
 import smtplib
 import subprocess
+import time
 from typing import Any
 
 import pytest
 
+from tests.chaos.garbage import publish_garbage
 from tests.support.installation import SERVICES, Installation
 from tests.support.programs import program
 
@@ -143,8 +146,11 @@ def test_a_candidate_policy_is_tried_on_what_was_decided(
         client.sendmail("alice@example.org", ["you@example.test"], "Subject: x\r\n\r\nHi.\r\n")
     candidate = folder / "candidate.yaml"
     candidate.write_text("policy: {actions: {helo_mismatch: refuse}}\n")
-    asked = installation.gatepost("policy", "replay", "--candidate", str(candidate), "--json")
-    assert asked.returncode == 0, asked.stderr
+    replay = ("policy", "replay", "--since", "24h", "--candidate", str(candidate))
+    shown = installation.gatepost(*replay)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"alice@example\.org +\w+ +refuse +helo_mismatch", shown.stdout)
+    asked = installation.gatepost(*replay, "--json")
     answer = json.loads(asked.stdout)
     assert int(answer["changed"]) >= 1
     example = answer["examples"][-1]
@@ -200,3 +206,22 @@ def test_commands_fail_clearly(installation: Installation) -> None:
 def test_the_topology_is_verified(installation: Installation) -> None:
     done = installation.gatepost("topology", "verify", "--config", str(installation.config_file))
     assert (done.returncode, done.stdout) == (0, "the topology is as it must be\n"), done.stderr
+
+
+def test_records_that_were_set_aside_are_listed(installation: Installation) -> None:
+    def dead(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return installation.gatepost("queue", "dead", *arguments)
+
+    planted = publish_garbage(installation)
+    deadline = time.monotonic() + 30
+    while len(found := json.loads(dead("list", "--json").stdout)) < planted:
+        assert time.monotonic() < deadline, found
+    assert {entry["subject"] for entry in found} == {
+        f"queue.ready.x~example.garbage-{number}" for number in range(planted)
+    }
+    assert "schema 99" in dead("list").stdout
+    refused = dead("requeue", str(found[0]["sequence"]))
+    assert refused.returncode != 0
+    assert "still cannot be read" in refused.stderr
+    assert dead("requeue", "999999").returncode != 0
+    assert len(json.loads(dead("list", "--json").stdout)) == planted

@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,9 @@ from tests.support.smtp_peer import SmtpPeer
 
 BATCH: Final = 500
 DESTINATIONS: Final = 100
-FRESH: Final = 1000
+FRESH: Final = 500
+ROUNDS: Final = 4
+ASKED: Final = 30
 BASE_MIB: Final = 512
 KIB_EACH: Final = 4
 """What helm/gatepost/templates/_nats.tpl gives the server."""
@@ -66,25 +68,32 @@ async def _wait_all(store: JetStream, count: int, due: timedelta) -> None:
         await store.publish_batch([deferred(record, when) for record in records], timeout_s=30)
 
 
-async def _milliseconds(work: Callable[[], Awaitable[object]], times: int) -> tuple[float, float]:
-    """The median and the worst."""
-    took = []
-    for _ in range(times):
+async def _milliseconds(
+    work: Callable[[], Awaitable[object]], pids: Sequence[int]
+) -> tuple[float, float]:
+    """The median on the clock, and the CPU time of these processes for each."""
+    took, cpu = [], sum(map(cpu_seconds, pids))
+    for _ in range(ASKED):
         began = time.perf_counter()
         await work()
-        took.append((time.perf_counter() - began) * 1000)
-    return statistics.median(took), max(took)
+        took.append(time.perf_counter() - began)
+    used = sum(map(cpu_seconds, pids)) - cpu
+    return statistics.median(took) * 1000, used / ASKED * 1000
 
 
-async def _fresh(store: JetStream, process: DeliveryProcess, peer: SmtpPeer) -> tuple[float, float]:
-    """CPU of delivery for each fresh mail in µs, and seconds on the clock for all of them."""
-    before, cpu = len(peer.mails), cpu_seconds(process.pid)
-    began = time.monotonic()
-    for _ in range(FRESH // 20):
-        await submit(store, *(mail("you@free.test") for _ in range(20)))
-    await peer.wait_mails(before + FRESH, seconds=WAIT_S)
-    took = time.monotonic() - began
-    return (cpu_seconds(process.pid) - cpu) / FRESH * 1e6, took
+async def _fresh(
+    store: JetStream, nats: NatsServer, process: DeliveryProcess, peer: SmtpPeer
+) -> float:
+    """CPU of delivery and nats-server for each fresh mail in µs: the best of some rounds."""
+    rounds = []
+    for _ in range(ROUNDS):
+        before = len(peer.mails)
+        cpu = cpu_seconds(process.pid) + cpu_seconds(nats.pid)
+        for _ in range(FRESH // 20):
+            await submit(store, *(mail("you@free.test") for _ in range(20)))
+        await peer.wait_mails(before + FRESH, seconds=WAIT_S)
+        rounds.append(cpu_seconds(process.pid) + cpu_seconds(nats.pid) - cpu)
+    return min(rounds) / FRESH * 1e6
 
 
 async def _state(store: JetStream, consumer: str) -> int:
@@ -125,14 +134,14 @@ async def run(folder: Path, count: int) -> None:
             relay["free.test"] = f"smtp:127.0.0.1:{free.port}"
             config = {"domains": {"relay": relay}, "delivery": {"retry": {"interval": "1h"}}}
             with DeliveryProcess(folder / "delivery", nats=[nats.url], config=config) as process:
-                await _fresh(store, process, free)
-                empty, _ = await _fresh(store, process, free)
+                await _fresh(store, nats, process, free)
+                empty = await _fresh(store, nats, process, free)
                 await _wait_all(store, count, timedelta(hours=1))
                 say("records that wait", f"{await _state(store, DEFERRED_COUNTER):,}")
-                await _looks(store, process)
-                full, _ = await _fresh(store, process, free)
-                say("CPU of delivery for a fresh mail, queue empty", f"{empty:.0f} µs")
-                say("CPU of delivery for a fresh mail, so many waiting", f"{full:.0f} µs")
+                await _looks(store, nats, process)
+                full = await _fresh(store, nats, process, free)
+                say("CPU for a fresh mail, queue empty", f"{empty:.0f} µs")
+                say("CPU for a fresh mail, so many waiting", f"{full:.0f} µs")
                 say("  more than with an empty queue", f"{full / empty - 1:+.0%}")
                 say("nats-server, most memory so far", f"{peak_mib(nats.pid):.0f} MiB")
             await store.close()
@@ -141,7 +150,7 @@ async def run(folder: Path, count: int) -> None:
         nats.close()
 
 
-async def _looks(store: JetStream, process: DeliveryProcess) -> None:
+async def _looks(store: JetStream, nats: NatsServer, process: DeliveryProcess) -> None:
     """What operators and Prometheus ask."""
     opened = channel(
         f"127.0.0.1:{process.rpc_port}", token_source=TokenFile(process.tokens / "viewer.token")
@@ -163,8 +172,8 @@ async def _looks(store: JetStream, process: DeliveryProcess) -> None:
         ("a page of the records of one destination", of_destination),
         ("all metrics of the queue", lambda: queue_gauges.sample(store)),
     ):
-        median, worst = await _milliseconds(work, 30)
-        say(f"{name}, median and worst", f"{median:.0f} ms, {worst:.0f} ms")
+        clock, cpu = await _milliseconds(work, (nats.pid, process.pid))
+        say(f"{name}, median and CPU", f"{clock:.0f} ms, {cpu:.0f} ms")
     await opened.close()
 
 

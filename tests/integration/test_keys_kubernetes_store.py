@@ -269,6 +269,22 @@ async def test_an_api_server_that_is_away_comes_back(
     assert heard.key.state is KeyState.PUBLISHED
 
 
+@pytest.mark.expect_warnings("keys cannot be read")
+async def test_an_api_server_away_for_a_minute_is_tried_until_it_is_back(
+    store: KubernetesStore, api: KubernetesApi, private: PrivateKey, follow: Follow
+) -> None:
+    """As often as in a minute, with pauses that are a hundredth."""
+    follower = follow(store)
+    await store.create(_key(private), private)
+    await follower.next(Entry)
+    api.stop()
+    for _ in range(60 // 5):
+        await follower.next(Lost)
+    api.start()
+    # What nobody could tell meanwhile was not taken for gone.
+    assert (await follower.next(Complete)).names == {_NAME}
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 async def test_an_api_server_in_trouble_is_tried_again(
     store: KubernetesStore,

@@ -1,8 +1,9 @@
-"""How many CheckEnvelope calls one core of the policy service answers in a second.
+"""What verdicts cost one core of the policy service: envelopes alone, and whole mails.
 
     python -m bench.verdicts [CALLS]
 
-The real process with warm DNS, distinct senders, all default checks on, and a client beside it.
+The real process with warm DNS, distinct senders, all default checks on, and a client beside it. A
+mail is a CheckEnvelope and a CheckMessage with one valid RSA-2048 signature, as the ingress asks.
 Counts the CPU time of the service, so that what else the machine does is not in the figure.
 """
 
@@ -13,7 +14,10 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc.aio
 
@@ -21,21 +25,28 @@ from gatepost.policy.v1 import directory_pb2
 from gatepost.policy.v1 import policy_pb2 as pb
 from gatepost.policy.v1.policy_pb2_grpc import PolicyServiceStub
 from services.common.rpc.auth import Role
+from tests.support.dkim_signer import KEY_NAME, record, rsa_key, sign
 from tests.support.dns_server import DnsServer
 from tests.support.nats_server import NatsServer
 from tests.support.policy_process import PolicyProcess
 from tests.support.programs import extend_search_path
 from tests.support.zone import Key
 
+if TYPE_CHECKING:
+    from gatepost.policy.v1.policy_pb2_grpc import PolicyServiceAsyncStub
+
 DOMAINS = 200
 AT_ONCE = 32
 RECIPIENT = "you@example.test"
+SESSION = pb.Session(client_address="192.0.2.1", helo="mx.example.org")
 
 
 def zone() -> dict[Key, list[str]]:
     """Domains with a mail exchange and an SPF record that includes another."""
     records: dict[Key, list[str]] = {
         ("mx.example.org", "A"): ["192.0.2.1"],
+        (KEY_NAME, "TXT"): [record(rsa_key(2048))],
+        ("_dmarc.example.org", "TXT"): ["v=DMARC1; p=reject"],
         ("spf.example.org", "TXT"): ["v=spf1 ip4:203.0.113.0/24 ip4:192.0.2.0/24 -all"],
     }
     for number in range(DOMAINS):
@@ -45,28 +56,85 @@ def zone() -> dict[Key, list[str]]:
     return records
 
 
-async def run(policy: PolicyProcess, calls: int) -> tuple[float, float]:
-    """Seconds of the service's CPU, and seconds on the clock, for so many calls."""
-    metadata = [("authorization", f"Bearer {policy.token(Role.SERVICE)}")]
-    places = asyncio.Semaphore(AT_ONCE)
+class Spent(NamedTuple):
+    """What so many pieces of work cost."""
+
+    pieces: int
+    cpu_s: float
+    clock_s: float
+
+
+async def run(policy: PolicyProcess, calls: int) -> tuple[Spent, Spent]:
+    """What so many envelopes, and half as many mails, cost the service."""
     async with grpc.aio.insecure_channel(policy.target) as channel:
-        check = PolicyServiceStub(channel).CheckEnvelope
+        asker = Asker(PolicyServiceStub(channel), policy.token(Role.SERVICE))
+        envelopes = await _spent(policy, calls, asker.envelope)
+        return envelopes, await _spent(policy, calls // 2, asker.mail)
 
-        async def ask(number: int) -> None:
-            request = pb.CheckEnvelopeRequest(
-                session=pb.Session(client_address="192.0.2.1", helo="mx.example.org"),
-                sender=f"user{number}@s{number % DOMAINS}.example.org",
-                recipients=[RECIPIENT],
-                message_id="bench-1",
-            )
-            async with places:
-                answer = await check(request, metadata=metadata, timeout=30)
-            assert answer.recipients[0].deliver_to  # noqa: S101 - a refusal would be another figure
 
-        await asyncio.gather(*map(ask, range(DOMAINS)))  # warms the cache
-        cpu, clock = _cpu_seconds(policy.pid), time.perf_counter()
-        await asyncio.gather(*map(ask, range(calls)))
-        return _cpu_seconds(policy.pid) - cpu, time.perf_counter() - clock
+class Asker:
+    """Asks as the ingress does."""
+
+    def __init__(self, checks: PolicyServiceAsyncStub, token: str) -> None:
+        self._checks = checks
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        text = "From: Ann <ann@example.org>\nTo: you@example.test\nSubject: Hello\n\nHello\n"
+        signed = sign(text, rsa_key(2048)).replace("\n", "\r\n").encode()
+        header, _, body = signed.partition(b"\r\n\r\n")
+        digest = pb.BodyDigest(
+            canonicalization="relaxed",
+            hash_algorithm="sha256",
+            digest=sha256(body).digest(),
+            covered_octets=len(body),
+            total_octets=len(body),
+        )
+        self._header = pb.HeaderAndDigests(header_block=header + b"\r\n", body_digests=[digest])
+
+    async def envelope(self, number: int) -> pb.CheckEnvelopeResponse:
+        """The question at RCPT."""
+        request = pb.CheckEnvelopeRequest(
+            session=SESSION,
+            sender=_sender(number),
+            recipients=[RECIPIENT],
+            message_id="bench-1",
+        )
+        answer = await self._checks.CheckEnvelope(request, metadata=self._metadata, timeout=60)
+        assert answer.recipients[0].deliver_to  # noqa: S101 - a refusal would be another figure
+        return answer
+
+    async def mail(self, number: int) -> None:
+        """The questions at RCPT and at the final dot."""
+        known = await self.envelope(number)
+        request = pb.CheckMessageRequest(
+            session=SESSION,
+            sender=_sender(number),
+            recipients=[RECIPIENT],
+            message_id="bench-1",
+            header=self._header,
+            envelope_results=known.verdict.check_results,
+        )
+        answer = await self._checks.CheckMessage(request, metadata=self._metadata, timeout=60)
+        found = {result.check: result.result for result in answer.verdict.check_results}
+        assert found["dkim_invalid"] == "pass", found  # noqa: S101 - as above
+
+
+def _sender(number: int) -> str:
+    return f"user{number}@s{number % DOMAINS}.example.org"
+
+
+async def _spent(
+    policy: PolicyProcess, count: int, ask: Callable[[int], Awaitable[object]]
+) -> Spent:
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask_in_turn(number: int) -> None:
+        async with places:
+            await ask(number)
+
+    await asyncio.gather(*map(ask_in_turn, range(DOMAINS)))  # warms the cache
+    cpu, clock = _cpu_seconds(policy.pid), time.perf_counter()
+    await asyncio.gather(*map(ask_in_turn, range(count)))
+    return Spent(count, _cpu_seconds(policy.pid) - cpu, time.perf_counter() - clock)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -87,13 +155,15 @@ def main() -> None:
             with process as policy:
                 request = directory_pb2.CreateAccountRequest(address=RECIPIENT)
                 policy.call(policy.directory.CreateAccount, request, role=Role.OPERATOR)
-                cpu, clock = asyncio.run(run(policy, calls))
+                found = asyncio.run(run(policy, calls))
         finally:
             nats.close()
-    sys.stdout.write(
-        f"CheckEnvelope: {calls / cpu:,.0f} a second and core ({cpu / calls * 1e6:.0f} µs of CPU)\n"
-        f"on the clock, client beside it: {calls / clock:,.0f} a second\n"
-    )
+    for name, spent in zip(("CheckEnvelope", "whole mail"), found, strict=True):
+        sys.stdout.write(
+            f"{name}: {spent.pieces / spent.cpu_s:,.0f} a second and core"
+            f" ({spent.cpu_s / spent.pieces * 1e6:.0f} µs of CPU);"
+            f" on the clock, client beside it: {spent.pieces / spent.clock_s:,.0f} a second\n"
+        )
 
 
 if __name__ == "__main__":

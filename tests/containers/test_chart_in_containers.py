@@ -32,6 +32,8 @@ def chart() -> Chart:
                 "domains": {"relay": {"helm-test.invalid": "lmtp:127.0.0.1:2500"}},
                 "keys": {"store": "file", "directory": "/var/lib/gatepost/keys"},
             },
+            "nats": {"tls": {"enabled": True}},
+            "grpc": {"tls": {"enabled": True}},
             # Nothing maps ports here, as a Service does.
             "ingress": {"service": {"ports": {"mx": 2525}}},
             "keys": {
@@ -73,6 +75,26 @@ def test_a_mail_goes_through(running: Containers) -> None:
     assert "the mail came back" in output
 
 
+SUBMIT = """
+import smtplib, ssl, sys
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+user, password, recipient = sys.argv[1:]
+with smtplib.SMTP("127.0.0.1", 2587, timeout=30) as client:
+    client.starttls(context=context)
+    client.login(user, password)
+    client.sendmail(user, [recipient], f"From: {user}\\r\\nSubject: x\\r\\n\\r\\nHello\\r\\n")
+    print("accepted")
+"""
+
+
+def test_the_account_that_was_made_submits_mail(running: Containers) -> None:
+    account = running.secret("post-gatepost-accounts")
+    user, password = (account[key].decode() for key in ("address", "password"))
+    command = ("python", "-c", SUBMIT, user, password, "you@helm-test.invalid")
+    assert running.run_inside("ingress", *command) == "accepted\n"
+
+
 @pytest.mark.parametrize("component", ["nats", *SERVICES])
 def test_a_process_has_no_rights(running: Containers, component: str) -> None:
     lines = running.run_inside(component, "cat", "/proc/1/status").splitlines()
@@ -99,6 +121,16 @@ def test_the_commands_of_the_notes_work(running: Containers) -> None:
     assert "accept" in verdict.lower()
     running.run_inside("delivery", "gatepost", "queue", "list")
     running.run_inside("keys", "gatepost", "keys", "list")
+
+
+def test_the_image_is_small(running: Containers) -> None:
+    done = subprocess.run(
+        ["podman", "image", "inspect", "--format", "{{.Size}}", IMAGE],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert int(done.stdout) < 250_000_000
 
 
 def test_the_image_has_no_compiler(running: Containers) -> None:

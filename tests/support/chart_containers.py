@@ -143,7 +143,7 @@ class Containers:
         """Put a volume's files there as the kubelet does. True if it may be written."""
         if "secret" in volume:
             source = volume["secret"]
-            data = self._secret(source["secretName"])
+            data = self.secret(source["secretName"])
             paths = {item["key"]: item["path"] for item in source.get("items", [])}
             for key, value in data.items():
                 if not paths or key in paths:
@@ -159,7 +159,8 @@ class Containers:
         place.chmod(0o2775)
         return True
 
-    def _secret(self, name: str) -> dict[str, bytes]:
+    def secret(self, name: str) -> dict[str, bytes]:
+        """What is in a Secret of the rendering, by its whole name."""
         (found,) = [s for s in self._chart.of("Secret") if s["metadata"]["name"] == name]
         return {key: base64.b64decode(value) for key, value in found["data"].items()}
 
@@ -169,7 +170,7 @@ class Containers:
             source = variable.get("valueFrom", {})
             if "secretKeyRef" in source:
                 reference = source["secretKeyRef"]
-                value = self._secret(reference["name"])[reference["key"]].decode()
+                value = self.secret(reference["name"])[reference["key"]].decode()
             elif "fieldRef" in source:
                 value = "pod-0"
             else:

@@ -174,7 +174,7 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[None, None, None]) ->
 async def _start(
     household: _Household, config: Config, config_file: Path | None, data: Path, *, verbose: bool
 ) -> None:
-    def child(name: str, *argv: str) -> Child:
+    def child(name: str, *argv: str, environment: dict[str, str] | None = None) -> Child:
         return household.add(
             Child(
                 name,
@@ -182,12 +182,14 @@ async def _start(
                 data=data,
                 on_line=screen.show_all if verbose else screen.show_line,
                 announce=screen.announce,
+                environment=environment or {},
             )
         )
 
     if config.nats.embedded:
         path = nats_server.write_config(config.nats, (data / "nats").absolute())
-        child("nats", nats_server.program(), "-c", str(path))
+        argv = (nats_server.program(), "-c", str(path))
+        child("nats", *argv, environment=nats_server.environment())
     await _nats_listens(config, household)
     await _ensure_topology(config)
     options = ["--data", str(data)] + (["--config", str(config_file)] if config_file else [])

@@ -13,8 +13,9 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from services.cli.up.log_file import LogFile
@@ -45,7 +46,9 @@ class Child:
         data: Path,
         on_line: Listener,
         announce: Callable[[str], None],
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`environment` is added to ours."""
         self.name = name
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.ends = 0
@@ -53,6 +56,7 @@ class Child:
         self._argv = (sys.executable, "-m", "services.cli.up.child", *argv)
         self._on_line = on_line
         self._announce = announce
+        self._environment = environment
         self._log = LogFile(data / "logs" / f"{name}.log")
         self._pid_file = data / "run" / f"{name}.pid"
         self._pid_file.parent.mkdir(mode=0o700, exist_ok=True)
@@ -84,6 +88,7 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **self._environment},
             # Ctrl-C at the terminal is for us alone: we stop the children in order.
             start_new_session=True,
         )

@@ -39,6 +39,7 @@ BATCH: Final = 500
 DESTINATIONS: Final = 100
 FRESH: Final = 500
 ROUNDS: Final = 4
+IDLE_S: Final = 5.0
 ASKED: Final = 30
 BASE_MIB: Final = 512
 KIB_EACH: Final = 4
@@ -84,15 +85,25 @@ async def _milliseconds(
 async def _fresh(
     store: JetStream, nats: NatsServer, process: DeliveryProcess, peer: SmtpPeer
 ) -> float:
-    """CPU of delivery and nats-server for each fresh mail in µs: the best of some rounds."""
+    """CPU of delivery and nats-server for each fresh mail in µs: the best of some rounds.
+
+    What both use when nobody sends anything (the sweeper looks through what waits) is taken off: it
+    goes by the clock, and on a busy machine there is much of that to a mail.
+    """
+
+    def used() -> float:
+        return cpu_seconds(process.pid) + cpu_seconds(nats.pid)
+
+    cpu, began = used(), time.monotonic()
+    await asyncio.sleep(IDLE_S)
+    idle = (used() - cpu) / (time.monotonic() - began)
     rounds = []
     for _ in range(ROUNDS):
-        before = len(peer.mails)
-        cpu = cpu_seconds(process.pid) + cpu_seconds(nats.pid)
+        before, cpu, began = len(peer.mails), used(), time.monotonic()
         for _ in range(FRESH // 20):
             await submit(store, *(mail("you@free.test") for _ in range(20)))
         await peer.wait_mails(before + FRESH, seconds=WAIT_S)
-        rounds.append(cpu_seconds(process.pid) + cpu_seconds(nats.pid) - cpu)
+        rounds.append(used() - cpu - idle * (time.monotonic() - began))
     return min(rounds) / FRESH * 1e6
 
 

@@ -94,7 +94,7 @@ def examples(name: str) -> list[Example]:
 def test_every_method_has_an_example() -> None:
     documented = {each.method for name in ("grpc.md", "policy.md") for each in examples(name)}
     methods = {method.name for service in SERVICES.values() for method in service.methods}
-    assert methods - documented == set()
+    assert documented == methods
     assert {each.method for each in examples("grpc.md")} == set(HOLDS)
 
 
@@ -127,15 +127,13 @@ def test_the_examples_work(running: Installation, dns: DnsServer) -> None:
         '"sequence": "1"': f'"sequence": "{dead}"',
     }
     for each in examples("grpc.md"):
-        if each.method not in SERVICES[each.service].methods_by_name:
-            continue
         wanted = [replaced(text, stand_ins) for text in HOLDS[each.method]]
         request = replaced(each.request, stand_ins)
         answer = ask(running, each, request)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while each.method in WAITING and not holds(answer, wanted) and time.monotonic() < deadline:
             answer = ask(running, each, request)
-        assert holds(answer, wanted), f"{each.method}: {answer}"
+        assert holds(answer, wanted), f"{each.method}: {answer}\n{running.log_tail('delivery')}"
         if each.method == "CreateKey":
             record = json.loads(answer)["key"]["dns_record"]
             dns.records[record["name"], "TXT"] = [record["value"]]

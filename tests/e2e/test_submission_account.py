@@ -13,6 +13,8 @@ from tests.support.sink import Sink
 from tests.support.smtp_client import no_questions_asked
 
 ACCOUNT = "shop@example.org"
+LIMITED = "limited@example.org"
+LIMIT = 3
 PASSWORD = "correct horse battery"
 MAIL = b"From: shop@example.org\r\nTo: ann@elsewhere.test\r\nSubject: an order\r\n\r\nThanks.\r\n"
 
@@ -24,12 +26,14 @@ def installation(
     folder = tmp_path_factory.mktemp("gatepost")
     hashed = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1).hash(PASSWORD)
     accounts = folder / "accounts.yaml"
-    content = {"accounts": [{"address": ACCOUNT, "password_hash": hashed}]}
+    addresses = (ACCOUNT, LIMITED)
+    content = {"accounts": [{"address": each, "password_hash": hashed} for each in addresses]}
     accounts.write_text(yaml.safe_dump(content), encoding="utf-8")
     config = {
         "dns": {"servers": [dns.address]},
         "domains": {"local": []},
         "recipients": {"accounts_file": str(accounts)},
+        "submission": {"recipients_per_hour": LIMIT},
         "delivery": {"smarthost": {"host": "127.0.0.1", "port": sink.port}},
     }
     started = Installation(folder, config)
@@ -45,7 +49,22 @@ def test_the_account_submits(installation: Installation, sink: Sink) -> None:
         client.sendmail(ACCOUNT, ["ann@elsewhere.test"], MAIL)
     assert b"\nSubject: an order\n" in sink.wait(b"Thanks.")
     listed = installation.gatepost("accounts", "list")
-    assert listed.stdout.splitlines()[1].split()[:4] == [ACCOUNT, "yes", "no", "declared"]
+    rows = [line.split()[:4] for line in listed.stdout.splitlines()[1:]]
+    assert [ACCOUNT, "yes", "no", "declared"] in rows
+
+
+def test_an_account_sends_to_so_many_in_an_hour(installation: Installation) -> None:
+    """A stolen password must not empty the house; a new connection changes nothing."""
+    for replies in ([250] * LIMIT + [450], [450]):
+        with smtplib.SMTP("127.0.0.1", installation.ports["submission"], timeout=30) as client:
+            client.starttls(context=no_questions_asked())
+            client.login(LIMITED, PASSWORD)
+            client.mail(LIMITED)
+            answers = [
+                client.rcpt(f"user{number}@elsewhere.test") for number in range(len(replies))
+            ]
+        assert [code for code, _ in answers] == replies
+        assert answers[-1][1] == b"4.7.1 Too many recipients in this hour, please try again later"
 
 
 def test_nobody_else_gets_in_and_no_mail_is_taken_for_it(installation: Installation) -> None:

@@ -54,7 +54,9 @@ def main() -> int:
         return 1
     extend_search_path()
     began = time.monotonic()
-    found = report.Report(short=arguments.short, when=datetime.now(UTC))
+    found = report.Report(
+        short=arguments.short, when=datetime.now(UTC), only=tuple(arguments.only or ())
+    )
     wanted = arguments.only or [_INCOMING, _OUTBOUND, *PARTS]
     if _INCOMING in wanted:
         _incoming(found, short=arguments.short)

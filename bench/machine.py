@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +24,10 @@ def description() -> list[str]:
     postfix = _said(program("postconf"), "-d", "-h", "mail_version")
     machine = f"{os.cpu_count()} × {_processor()}, {memory:.0f} GiB; {platform.release()}"
     nats = _said(nats_server(), "--version")
+    python = f"Python {platform.python_version()} ({sys.base_prefix})"
     return [
         f"{machine}; {_distribution()}",
-        f"Gatepost {_commit()}, Python {platform.python_version()}, {nats}",
+        f"Gatepost {_commit()}, {python}, {nats}",
         f"Postfix {postfix}, {_said(program('rspamd'), '--version')}, policyd-spf {spf}",
         f"{_said(program('opendkim'), '-V')}, unbound {dns}",
         f"load average at the end: {one:.1f} {five:.1f} {fifteen:.1f}",

@@ -27,6 +27,8 @@ class Report:
 
     short: bool
     when: datetime
+    only: tuple[str, ...] = ()
+    """The parts that were asked for; all if none."""
     tables: list[Table] = field(default_factory=list)
     latencies: dict[Name, Latency] = field(default_factory=dict)
     latency_mails: int = 0
@@ -36,8 +38,16 @@ class Report:
 
     @property
     def title(self) -> str:
-        """The day, and whether it was a short run."""
-        return f"{self.when:%Y-%m-%d}{'-short' if self.short else ''}"
+        """The day, whether it was a short run, and the parts if not all were wanted."""
+        words = [f"{self.when:%Y-%m-%d}", *(["short"] if self.short else []), *self.only]
+        return "-".join(words)
+
+    @property
+    def command(self) -> str:
+        """What to type for such a report."""
+        words = ["--short"] if self.short else []
+        words += [f"--only {name}" for name in self.only]
+        return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -54,8 +64,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 def markdown(report: Report, link: str = "") -> str:
     """The whole report."""
-    command = 'make bench ARGS="--short"' if report.short else "make bench"
-    parts = [f"# Gatepost beside others, {report.when:%Y-%m-%d}\n\n`{command}`"]
+    parts = [f"# Gatepost beside others, {report.when:%Y-%m-%d}\n\n`{report.command}`"]
     parts.append(f", {report.seconds / 60:.0f} minutes.\n\n{link}")
     parts += [_case(table) for table in report.tables]
     if report.latencies:

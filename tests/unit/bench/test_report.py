@@ -69,3 +69,11 @@ def test_bars_are_as_long_as_their_figures() -> None:
     ]
     ours, theirs = (float(bar.get("width", "")) for bar in bars)
     assert ours * 2 == pytest.approx(theirs)
+
+
+def test_a_report_of_some_parts_says_so() -> None:
+    when = datetime(2026, 11, 23, tzinfo=UTC)
+    report = Report(short=True, when=when, only=("signing", "verdicts"))
+    assert report.title == "2026-11-23-short-signing-verdicts"
+    assert report.command == 'make bench ARGS="--short --only signing --only verdicts"'
+    assert Report(short=False, when=when).command == "make bench"

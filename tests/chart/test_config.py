@@ -131,6 +131,55 @@ def test_submission_can_have_a_service_of_its_own() -> None:
     assert apart["externalTrafficPolicy"] == "Local"
 
 
+PROXY_ANNOTATIONS = {
+    "aws": ("service.beta.kubernetes.io/aws-load-balancer-proxy-protocol", "*"),
+    "digitalocean": ("service.beta.kubernetes.io/do-loadbalancer-enable-proxy-protocol", "true"),
+    "hetzner": ("load-balancer.hetzner.cloud/uses-proxyprotocol", "true"),
+    "openstack": ("loadbalancer.openstack.org/proxy-protocol", "true"),
+}
+
+
+@pytest.mark.parametrize("provider", [*PROXY_ANNOTATIONS, ""])
+def test_the_proxy_protocol_is_on_at_both_ends(provider: str, tmp_path: Path) -> None:
+    chart = render(
+        {
+            "ingress": {
+                "proxyProtocol": {"trusted": ["192.0.2.0/28"], "provider": provider},
+                "service": {"type": "LoadBalancer", "annotations": {"mine": "too"}},
+                "submissionService": {"enabled": True, "type": "LoadBalancer"},
+            }
+        }
+    )
+    for listener in loaded(chart, "ingress", tmp_path).smtp.listeners:
+        assert listener.proxy_protocol is not None
+        assert [str(each) for each in listener.proxy_protocol.trusted] == ["192.0.2.0/28"]
+    wanted = dict([PROXY_ANNOTATIONS[provider]] if provider else [])
+    annotations = chart.one("Service", "ingress")["metadata"]["annotations"]
+    assert annotations == {"mine": "too", **wanted}
+    apart = chart.one("Service", "submission")["metadata"]
+    assert apart.get("annotations", {}) == wanted
+
+
+def test_a_listener_with_proxies_of_its_own_keeps_them(tmp_path: Path) -> None:
+    listeners = [
+        {"name": "mx", "port": 2525, "proxy_protocol": {"trusted": ["198.51.100.1"]}},
+        {"name": "submission", "port": 2587, "role": "submission"},
+    ]
+    values = {
+        "config": {"smtp": {"listeners": listeners}},
+        "ingress": {
+            "proxyProtocol": {"trusted": ["192.0.2.1"]},
+            "service": {"ports": {"submissions": None}},
+            "submissionService": {"ports": {"submissions": None}},
+        },
+    }
+    found = loaded(render(values), "ingress", tmp_path).smtp.listeners
+    assert [str(each.proxy_protocol.trusted[0]) for each in found if each.proxy_protocol] == [
+        "198.51.100.1/32",
+        "192.0.2.1/32",
+    ]
+
+
 def test_what_the_operator_configures_wins(tmp_path: Path) -> None:
     config = {
         "smtp": {"hostname": "mx.example.org", "require_tls": False},

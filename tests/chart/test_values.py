@@ -90,6 +90,7 @@ def test_no_object_is_made_twice() -> None:
         ("ingress.pods.nodeSelektor", {"a": "b"}),
         ("ingress.pods.stopDelaySeconds", 1),  # of all pods or of none
         ("ingress.service.type", "Loadbalancer"),
+        ("ingress.proxyProtocol.provider", "gcp"),
         ("ingress.service.ports.mx", 0),
         ("pods.spread", [{"topologyKey": "zone"}]),
         ("nats.replicas", 2),
@@ -138,6 +139,7 @@ def test_a_mistake_is_refused_with_its_path(path: str, value: Any, name: str) ->
             },
             "nats.tls.existingSecret",
         ),
+        ({"ingress": {"proxyProtocol": {"provider": "aws"}}}, "ingress.proxyProtocol.trusted"),
         ({"config": {"domains": {"local": ["example.org"]}}}, "mailbox.enabled"),
         ({"ingress": {"service": {"ports": {"smtp": 25}}}}, "ingress.service.ports.smtp"),
         ({"config": {"smtp": {"listeners": [{"name": "mx", "port": 25}]}}}, "1024"),

@@ -27,6 +27,13 @@ the result, so that they cannot differ from what the services do.
 {{- $_ := set $service "target" (printf "%s:%s" (include "gatepost.host" (dict "root" $root "component" $component)) (include "gatepost.port" $service.grpc)) -}}
 {{- end -}}
 {{- end -}}
+{{- with $root.Values.ingress.proxyProtocol.trusted -}}
+{{- range $config.smtp.listeners -}}
+{{- if not .proxy_protocol -}}
+{{- $_ := set . "proxy_protocol" (dict "trusted" $root.Values.ingress.proxyProtocol.trusted) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- include "gatepost.config.check" (dict "root" $root "config" $config) -}}
 {{- toYaml $config -}}
 {{- end -}}
@@ -100,6 +107,9 @@ auth:
 {{- end -}}
 {{- if and (not .root.Values.nats.enabled) .root.Values.nats.tls.enabled (not .root.Values.nats.tls.existingSecret) -}}
 {{- fail "nats.tls.existingSecret: name the Secret whose ca.crt certifies your own NATS servers" -}}
+{{- end -}}
+{{- if and .root.Values.ingress.proxyProtocol.provider (not .root.Values.ingress.proxyProtocol.trusted) -}}
+{{- fail "ingress.proxyProtocol.trusted: name the load balancer's addresses, as the pods see them; from others its header is not believed" -}}
 {{- end -}}
 {{- if and (dig "domains" "local" "" $config) (not .root.Values.mailbox.enabled) -}}
 {{- fail "config.domains.local: local mailboxes need a volume that outlives the pods; set mailbox.enabled" -}}

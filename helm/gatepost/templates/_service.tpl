@@ -67,6 +67,19 @@ spec:
       stabilizationWindowSeconds: 300
 {{- end -}}
 
+{{/* What switches the PROXY protocol on in the load balancers of a provider. */}}
+{{- define "gatepost.proxyAnnotations" -}}
+{{- $known := dict
+  "aws" (dict "service.beta.kubernetes.io/aws-load-balancer-proxy-protocol" "*")
+  "digitalocean" (dict "service.beta.kubernetes.io/do-loadbalancer-enable-proxy-protocol" "true")
+  "hetzner" (dict "load-balancer.hetzner.cloud/uses-proxyprotocol" "true")
+  "openstack" (dict "loadbalancer.openstack.org/proxy-protocol" "true")
+-}}
+{{- with .Values.ingress.proxyProtocol.provider -}}
+{{- toYaml (get $known .) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* (dict "root" $ "component" "ingress" "name" … "service" values "listeners" list): a Service for SMTP. */}}
 {{- define "gatepost.smtpService" -}}
 {{- $service := .service -}}
@@ -75,7 +88,9 @@ apiVersion: v1
 kind: Service
 metadata:
   {{- include "gatepost.metadata" . | nindent 2 }}
-  {{- with $service.annotations }}
+  {{- $annotations := include "gatepost.proxyAnnotations" .root | fromYaml -}}
+  {{- include "gatepost.lay" (list $annotations $service.annotations) -}}
+  {{- with $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}

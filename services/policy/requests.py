@@ -97,7 +97,7 @@ def read_mail(request: pb.CheckMessageRequest, envelope: Envelope) -> Mail:
             if len(request.content) > MAX_CONTENT_OCTETS:
                 text = f"at most {MAX_CONTENT_OCTETS} octets, not {len(request.content)}"
                 raise bad("content", f"{text}; send header and body_digests instead")
-            block, body = split_message(request.content)
+            block, body = split_message(_as_sent(request.content))
             return Mail(envelope, _header("content", block), body=body)
         case _:
             raise bad("mail", "missing; give either header or content")
@@ -137,6 +137,11 @@ RECIPIENT = "recipient"
 
 # The same clients come again and again. Only what is an address is kept, and that is short.
 _address = lru_cache(maxsize=4096)(ip_address)
+
+
+def _as_sent(content: bytes) -> bytes:
+    """The content with the line ends of the wire. A file may have LF alone; a mail cannot."""
+    return content if b"\r" in content else content.replace(b"\n", b"\r\n")
 
 
 def _header(field: str, block: bytes) -> HeaderBlock:

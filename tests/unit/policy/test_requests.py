@@ -131,6 +131,20 @@ def test_mails(fields: dict[str, Any], field: str) -> None:
     assert failure.value.text.startswith(f"{field}: ")
 
 
+async def test_a_content_may_have_the_line_ends_of_a_file() -> None:
+    sent = b"A: 1\r\n\r\none\r\ntwo\r\n"
+    digests = []
+    # The last is a file of neither kind, and is judged as it is.
+    for content in (sent, sent.replace(b"\r\n", b"\n"), sent.replace(b"one\r", b"one")):
+        judged = read_mail(pb.CheckMessageRequest(content=content), envelope())
+        assert judged.header.fields[0].raw == b"A: 1\r\n"
+        await judged.hash_body([("simple", None)])
+        digest = judged.body_digest("simple", None)
+        assert digest is not None
+        digests.append(digest.digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_content_without_an_empty_line_is_all_header() -> None:
     read_mail(pb.CheckMessageRequest(content=b"garbage"), envelope())
 

@@ -278,7 +278,9 @@ class CheckMessageRequest(_message.Message):
     sender: _builtins.str
     """The reverse-path without angle brackets; empty for the null sender."""
     content: _builtins.bytes
-    """The whole content (RFC 5322) with CRLF line ends: for people with an .eml file. At most 3 MiB."""
+    """The whole content (RFC 5322): for people with an .eml file. Lines end in CRLF, or all of them in LF alone as
+    in a file on Unix. At most 3 MiB.
+    """
     dry_run: _builtins.bool
     """True: only ask. Nothing is counted, cached or recorded."""
     message_id: _builtins.str

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import smtplib
 import ssl
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +20,7 @@ from tests.support.dns_server import DnsServer
 from tests.support.installation import Installation
 from tests.support.sink import Sink
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 _PASSWORD = "correct horse battery"
 _USER = "you@example.test"
@@ -90,12 +92,18 @@ def _arrived(sink: Sink, marker: str, *, seconds: float = 30.0) -> bytes:
     return sink.wait(marker.encode(), seconds=seconds).replace(b"\n", b"\r\n") + b"\r\n"
 
 
-def _selectors(mail: bytes, dns: DnsServer) -> list[str]:
+def _key_records(dns: DnsServer) -> dict[str, str]:
+    """The records of keys that the DNS has now."""
+    records = dict(dns.records)
+    return {name: values[0] for (name, _), values in records.items() if "._domainkey." in name}
+
+
+def _selectors(mail: bytes, records: Mapping[str, str]) -> list[str]:
     """Whose signatures there are, all of them good in dkimpy's eyes."""
 
     def look_up(name: bytes, timeout: int = 5) -> bytes | None:
-        values = dns.records.get((name.decode().rstrip("."), "TXT"))
-        return values[0].encode() if values else None
+        value = records.get(name.decode().rstrip("."))
+        return value.encode() if value else None
 
     count = mail.partition(b"\r\n\r\n")[0].count(b"DKIM-Signature:")
     selectors = []
@@ -111,32 +119,133 @@ def test_made_published_activated_used_and_rotated(
 ) -> None:
     unsigned = uuid4().hex
     _send(installation, unsigned)
-    assert _selectors(_arrived(sink, unsigned), dns) == []
+    assert _selectors(_arrived(sink, unsigned), {}) == []
 
     rsa = _publish(installation, dns, "rsa")
     ed25519 = _publish(installation, dns, "ed25519")
     both = uuid4().hex
     _send(installation, both)
     mail = _arrived(sink, both)
-    assert _selectors(mail, dns) == [rsa, ed25519]
-    records = {
-        name: dns.records[name, "TXT"][0] for name, _ in dns.records if "._domainkey." in name
-    }
+    records = _key_records(dns)
+    assert _selectors(mail, records) == [rsa, ed25519]
     assert opendkim.verified(mail, records, folder) == [
         f"pass rsa-sha256 {rsa}",
         f"pass ed25519-sha256 {ed25519}",
     ]
 
-    markers = [uuid4().hex for _ in range(40)]
-    _send(installation, *markers[:20])
-    successor = _publish(installation, dns, "rsa")
-    _send(installation, *markers[20:30])
-    _keys(installation, "retire", "example.test", rsa)
-    _send(installation, *markers[30:])
-    signed = [_selectors(_arrived(sink, marker), dns) for marker in markers]
-    assert all(signed)
-    assert signed[0] == [rsa, ed25519]
-    assert signed[-1] == [successor, ed25519]
+
+class _Traffic:
+    """Mail that is sent, one after the other, and kept with the DNS as it is when it arrives."""
+
+    def __init__(self, installation: Installation, dns: DnsServer, sink: Sink) -> None:
+        self._installation, self._dns, self._sink = installation, dns, sink
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.arrived: list[tuple[bytes, dict[str, str]]] = []
+        self.failed: list[str] = []
+
+    def __enter__(self) -> _Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                marker = uuid4().hex
+                _send(self._installation, marker)
+                mail = _arrived(self._sink, marker, seconds=60)
+                self.arrived.append((mail, _key_records(self._dns)))
+        except Exception as error:  # noqa: BLE001 - the test reports it
+            self.failed.append(repr(error))
+
+    def wait_more(self, count: int, *, seconds: float = 120.0) -> None:
+        """Return when so many further mails have arrived."""
+        enough = len(self.arrived) + count
+        deadline = time.monotonic() + seconds
+        while len(self.arrived) < enough:
+            assert not self.failed, self.failed
+            assert time.monotonic() < deadline, "mail does not arrive"
+            time.sleep(0.05)
+
+
+def _waiting(installation: Installation, *, seconds: float = 60.0) -> Any:
+    """The one mail in the queue, once it waits for something."""
+    deadline = time.monotonic() + seconds
+    while True:
+        listed = installation.gatepost("queue", "list", "--json")
+        waiting = [mail for mail in json.loads(listed.stdout) if mail["wait_reason"]]
+        if waiting:
+            return waiting[0]
+        assert time.monotonic() < deadline, listed.stdout
+        time.sleep(0.2)
+
+
+def test_rotated_under_load_every_mail_verifies_in_the_dns_of_its_moment(
+    installation: Installation, dns: DnsServer, sink: Sink, folder: Path
+) -> None:
+    for key in _keys(installation, "list", "--domain", "example.test"):
+        if key["state"] == "KEY_STATE_ACTIVE":
+            options = ["example.test", key["selector"], "--leave-unsigned"]
+            _keys(installation, "retire", *options)
+    rotated = [_publish(installation, dns, "rsa")]
+    with _Traffic(installation, dns, sink) as traffic:
+        for key_type in ("ed25519", "rsa"):
+            traffic.wait_more(3)
+            rotated.append(_publish(installation, dns, key_type))
+            traffic.wait_more(1)
+            _keys(installation, "retire", "example.test", rotated[-2])
+        traffic.wait_more(3)
+    assert not traffic.failed
+    seen = []
+    for mail, records in traffic.arrived:
+        results = opendkim.verified(mail, records, folder)
+        selectors = [result.split()[-1] for result in results]
+        assert results, "a mail went out unsigned"
+        assert all(result.startswith("pass ") for result in results), results
+        assert selectors == _selectors(mail, records)
+        seen += selectors
+    # All took their turn.
+    assert list(dict.fromkeys(seen)) == rotated
+
+
+def test_mail_of_a_lost_key_waits_until_it_is_restored(
+    installation: Installation, dns: DnsServer, sink: Sink
+) -> None:
+    if not any(key["state"] == "KEY_STATE_ACTIVE" for key in _keys(installation, "list")):
+        _publish(installation, dns, "ed25519")
+    files = {file: file.read_bytes() for file in (installation.data / "keys").glob("*.json")}
+    active = [file for file, text in files.items() if b'"active"' in text]
+    for file in active:
+        file.unlink()
+    try:
+        installation.kill("keys")
+        installation.wait_ready("keys")
+        assert "gatepost_keys_waiting_domains 1.0" in installation.metrics("keys")
+        marker = uuid4().hex
+        _send(installation, marker)
+        waiting = _waiting(installation)
+        assert waiting["attempts"] == 0
+        assert "should sign and cannot" in waiting["wait_reason"]
+        assert not any(marker.encode() in mail for mail in sink.mails())
+    finally:
+        for file in active:
+            file.write_bytes(files[file])
+    _wait_restored(installation)
+    # It would go by itself, in a minute.
+    retried = installation.gatepost("queue", "retry", waiting["message_id"])
+    assert retried.returncode == 0, retried.stderr
+    assert _selectors(_arrived(sink, marker, seconds=120), _key_records(dns))
+
+
+def _wait_restored(installation: Installation, *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while "gatepost_keys_waiting_domains 0.0" not in installation.metrics("keys"):
+        assert time.monotonic() < deadline, "the keys were not read again"
+        time.sleep(0.1)
 
 
 def test_mail_waits_while_keys_is_away(
@@ -147,4 +256,4 @@ def test_mail_waits_while_keys_is_away(
     marker = uuid4().hex
     installation.kill("keys")
     _send(installation, marker)
-    assert _selectors(_arrived(sink, marker, seconds=180), dns)
+    assert _selectors(_arrived(sink, marker, seconds=180), _key_records(dns))

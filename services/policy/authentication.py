@@ -33,21 +33,21 @@ _log = logging.getLogger(__name__)
 
 async def authenticate(mail: Mail, means: Means, *, seconds: float) -> None:
     """Fill `mail.signatures` and `mail.arc`. What is not known in time cannot be told just now."""
-    mail.signatures = _untold(mail, f"not verified within {seconds:.1f} s")
+    reason = f"not verified within {seconds:.1f} s"
+    verified: tuple[SignatureResult, ...] | None = None
     if has_arc(mail.header):
-        mail.arc = ArcResult(TEMPERROR, f"not verified within {seconds:.1f} s")
+        mail.arc = ArcResult(TEMPERROR, reason)
     try:
         with SECONDS.time():
             async with asyncio.timeout(seconds):
                 now = int(time.time())
-                mail.signatures = await verify_signatures(
-                    mail, means.resolver, now=now, turns=means.turns
-                )
+                verified = await verify_signatures(mail, means.resolver, now=now, turns=means.turns)
                 mail.arc = await verify_chain(mail, means.resolver)
     except TimeoutError:
         pass
     except Exception:  # noqa: BLE001 - a fault of ours must not cost the verdict
         event(_log, ERROR, "signatures cannot be verified", exc_info=True)
+    mail.signatures = _untold(mail, reason) if verified is None else verified
 
 
 def _untold(mail: Mail, reason: str) -> tuple[SignatureResult, ...]:

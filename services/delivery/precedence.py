@@ -21,7 +21,8 @@ PLACES: Final = 50
 """Retries in hand while we are behind. Few, so that most of the time is left for the others."""
 
 MIN_S: Final = 1.0
-MAX_S: Final = 3600.0
+MAX_S: Final = 900.0
+"""How long the turn takes to come is a guess; later than this is too late to find out."""
 
 _SMOOTHING: Final = 0.1
 _FIRST_ATTEMPT_S: Final = 0.5
@@ -50,7 +51,11 @@ class Precedence:
         now, rate = self._clock(), PLACES / self._attempt_s
         self._turns = max(0.0, self._turns - (now - self._turns_at) * rate) + 1
         self._turns_at = now
-        return min(max(self._turns / rate, MIN_S), MAX_S)
+        wait_s = max(self._turns / rate, MIN_S)
+        if wait_s <= MAX_S:
+            return wait_s
+        # Those beyond must not come back all at once.
+        return MAX_S / 2 + wait_s % (MAX_S / 2)
 
     def give(self, seconds: float) -> None:
         """The attempt has ended after so many seconds."""

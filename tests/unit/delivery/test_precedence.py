@@ -44,7 +44,7 @@ def test_slow_attempts_make_the_others_wait_for_longer() -> None:
             made.give(attempt_s)
         for _ in range(PLACES):
             made.take(LATE)
-        waits.append([made.take(LATE) or 0 for _ in range(1000)][-1])
+        waits.append([made.take(LATE) or 0 for _ in range(500)][-1])
     assert waits[0] < waits[1] <= MAX_S
 
 
@@ -55,3 +55,14 @@ def test_those_who_were_put_back_have_had_their_turn_later() -> None:
     before = [made.take(LATE) or 0 for _ in range(1000)][-1]
     clock.now += 2 * MAX_S
     assert (made.take(LATE) or 0) < before
+
+
+def test_those_whose_turn_is_far_away_do_not_come_back_together() -> None:
+    made, _ = precedence()
+    for _ in range(PLACES):
+        made.take(LATE)
+    waits = [made.take(LATE) or 0 for _ in range(200_000)]
+    assert max(waits) <= MAX_S
+    late = sorted(waits[150_000:])
+    assert late[0] >= MAX_S / 2
+    assert late[25_000] - late[0] > MAX_S / 8

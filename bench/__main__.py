@@ -1,6 +1,6 @@
 """`make bench`: Gatepost beside other mail servers, and the figures of its parts.
 
-    python -m bench [--short] [--only PART]… [--results FOLDER]
+    python -m bench [--short] [--precedence] [--only PART]… [--results FOLDER]
 
 Root only, since Postfix starts as root only. Ends by itself, leaves nothing running and nothing
 behind but a report: a table in Markdown and a picture.
@@ -9,9 +9,11 @@ behind but a report: a table in Markdown and a picture.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,7 +21,8 @@ from typing import Final
 from bench import outbound, report
 from bench.comparison import latencies, throughput
 from bench.line_up import incoming, workplace
-from bench.parts import LATE, PARTS, run_part
+from bench.parts import LATE, PARTS, belongs, run_part
+from bench.precedence import precedence
 from bench.throughput import Case
 from tests.support.programs import extend_search_path
 
@@ -55,23 +58,14 @@ def main() -> int:
     extend_search_path()
     began = time.monotonic()
     found = report.Report(
-        short=arguments.short, when=datetime.now(UTC), only=tuple(arguments.only or ())
+        short=arguments.short,
+        when=datetime.now(UTC),
+        only=tuple(arguments.only or ()),
+        precedence=arguments.precedence,
     )
     wanted = arguments.only or [_INCOMING, _OUTBOUND, *PARTS]
-    if _INCOMING in wanted:
-        _incoming(found, short=arguments.short)
-    if _OUTBOUND in wanted:
-        say("signed submission …")
-        mails = _SHORT_OUTBOUND_MAILS if arguments.short else _OUTBOUND_MAILS
-        rounds = _SHORT_ROUNDS if arguments.short else _ROUNDS
-        with workplace() as folder:
-            found.outbound = outbound.measure(folder, count=mails, rounds=rounds)
-    for name in PARTS:
-        if name not in wanted:
-            continue
-        say(f"{name} …")
-        late = time.monotonic() - began > _ALL_SECONDS and not arguments.only
-        found.parts[name] = LATE if late else run_part(name, short=arguments.short)
+    with precedence() if arguments.precedence else contextlib.nullcontext():
+        _measure(found, wanted, began)
     found.seconds = time.monotonic() - began
     for path in report.write(found, arguments.results):
         say(f"written: {path}")
@@ -82,6 +76,23 @@ def main() -> int:
 def say(text: str) -> None:
     """Tell how it goes."""
     sys.stderr.write(f"bench: {text}\n")
+
+
+def _measure(found: report.Report, wanted: Sequence[str], began: float) -> None:
+    if _INCOMING in wanted:
+        _incoming(found, short=found.short)
+    if _OUTBOUND in wanted:
+        say("signed submission …")
+        mails = _SHORT_OUTBOUND_MAILS if found.short else _OUTBOUND_MAILS
+        rounds = _SHORT_ROUNDS if found.short else _ROUNDS
+        with workplace() as folder:
+            found.outbound = outbound.measure(folder, count=mails, rounds=rounds)
+    for name in PARTS:
+        if name not in wanted or not belongs(name, short=found.short):
+            continue
+        say(f"{name} …")
+        late = time.monotonic() - began > _ALL_SECONDS and not found.only
+        found.parts[name] = LATE if late else run_part(name, short=found.short)
 
 
 def _incoming(found: report.Report, *, short: bool) -> None:
@@ -99,6 +110,9 @@ def _incoming(found: report.Report, *, short: bool) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="fewer mails: two or three minutes")
+    parser.add_argument(
+        "--precedence", action="store_true", help="over what else this machine does"
+    )
     parser.add_argument(
         "--only", action="append", choices=[_INCOMING, _OUTBOUND, *PARTS], help="this part"
     )

@@ -48,12 +48,15 @@ def _is_there(part: Part) -> bool:
 PARTS: Final = {part.module: part for part in _ALL if _is_there(part)}
 
 
+def belongs(name: str, *, short: bool) -> bool:
+    """Whether a run has this part."""
+    return not short or PARTS[name].short_arguments is not None
+
+
 def run_part(name: str, *, short: bool) -> str:
     """What the program prints, or why there is nothing."""
     part = PARTS[name]
-    arguments = part.short_arguments if short else part.arguments
-    if arguments is None:
-        return ""
+    arguments = (part.short_arguments or ()) if short else part.arguments
     seconds = _SHORT_SECONDS if short else _SECONDS
     process = subprocess.Popen(
         [sys.executable, "-m", f"bench.{name}", *arguments],

@@ -29,6 +29,8 @@ class Report:
     when: datetime
     only: tuple[str, ...] = ()
     """The parts that were asked for; all if none."""
+    precedence: bool = False
+    """Over what else the machine did."""
     tables: list[Table] = field(default_factory=list)
     latencies: dict[Name, Latency] = field(default_factory=dict)
     latency_mails: int = 0
@@ -46,6 +48,7 @@ class Report:
     def command(self) -> str:
         """What to type for such a report."""
         words = ["--short"] if self.short else []
+        words += ["--precedence"] if self.precedence else []
         words += [f"--only {name}" for name in self.only]
         return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 

@@ -1,5 +1,5 @@
-"""The examples of docs/grpc.md and docs/policy.md are all the methods there are; those of grpc.md
-are sent here with grpcurl as they stand, in their order, and answered as a reader would expect."""
+"""Every method has an example in docs/grpc.md or docs/policy.md. Those of the first are sent with
+grpcurl as they stand, in their order, and answered as a reader would expect."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ from tests.support.installation import Installation
 from tests.support.ports import free_port
 from tests.support.programs import program
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 EXAMPLE = re.compile(
     r"^```json (?:(?P<service>\w+)/)?(?P<method>\w+)(?: (?P<role>\w+))?\n(?P<request>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -84,7 +84,7 @@ class Example:
 
 
 def examples(name: str) -> list[Example]:
-    text = (DOCS / name).read_text(encoding="utf-8")
+    text = (ROOT / name).read_text(encoding="utf-8")
     return [
         Example(found["service"] or "", found["method"], found["role"] or "", found["request"])
         for found in EXAMPLE.finditer(text)
@@ -92,10 +92,12 @@ def examples(name: str) -> list[Example]:
 
 
 def test_every_method_has_an_example() -> None:
-    documented = {each.method for name in ("grpc.md", "policy.md") for each in examples(name)}
+    documented = {
+        each.method for name in ("docs/grpc.md", "docs/policy.md") for each in examples(name)
+    }
     methods = {method.name for service in SERVICES.values() for method in service.methods}
     assert documented == methods
-    assert {each.method for each in examples("grpc.md")} == set(HOLDS)
+    assert {each.method for each in examples("docs/grpc.md")} == set(HOLDS)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def test_the_examples_work(running: Installation, dns: DnsServer) -> None:
         "<base64 of the PEM file>": base64.b64encode(pem()).decode(),
         '"sequence": "1"': f'"sequence": "{dead}"',
     }
-    for each in examples("grpc.md"):
+    for each in examples("docs/grpc.md"):
         wanted = [replaced(text, stand_ins) for text in HOLDS[each.method]]
         request = replaced(each.request, stand_ins)
         answer = ask(running, each, request)

@@ -172,7 +172,7 @@ async def test_a_zone_that_cannot_be_found_just_now(world: _World, authority: Zo
 
 
 async def test_no_name_is_no_question(authority: ZoneServers) -> None:
-    answers = await authority.ask_all("a b.test", RecordType.TXT)
+    answers = await authority.ask_all("a\tb.test", RecordType.TXT)
     assert "not a domain name" in answers.problem
 
 

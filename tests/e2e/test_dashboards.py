@@ -16,7 +16,7 @@ from tests.support.chart import CHART
 from tests.support.dns_server import DnsServer
 from tests.support.installation import Installation
 from tests.support.ledger import Ledger
-from tests.support.load import Load
+from tests.support.load import Load, Parcel
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.sink import Sink
@@ -139,8 +139,7 @@ def _load(installation: Installation, *, until_refused: bool = False) -> None:
     Load(
         port=installation.ports["mx"],
         ledger=ledger,
-        sender="friend@example.org",
-        recipient=_USER,
+        parcel=lambda _: Parcel("friend@example.org", (_USER,)),
         helo="mail.example.org",
         wanted=10_000 if until_refused else 40,
         sessions=2,

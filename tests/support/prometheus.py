@@ -66,6 +66,13 @@ class Prometheus:
 
     def start(self) -> None:
         """Start, and return when every target was read. Raises `RuntimeError` with its log."""
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
         log = self._folder / "prometheus.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -82,16 +89,17 @@ class Prometheus:
         deadline = time.monotonic() + _START_DEADLINE_SECONDS
         while not self._reads_all():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self.close()
                 raise RuntimeError(log.read_text(encoding="utf-8")[-3000:])
             time.sleep(_ASK_AGAIN_SECONDS)
 
     def _reads_all(self) -> bool:
         try:
-            found = self.now("up == 1")
+            # While it opens its storage it listens already, and answers 503.
+            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=10):
+                pass
         except (urllib.error.URLError, OSError):
             return False
-        return len(found) == len(SERVICES)
+        return len(self.now("up == 1")) == len(SERVICES)
 
     def now(self, expression: str) -> list[Curve]:
         """The series that an expression gives at this moment, with their only point."""

@@ -155,17 +155,23 @@ def test_unknown_users_take_as_long_as_known_ones(policy: PolicyProcess) -> None
     create(policy, "timed@example.test", PASSWORD)
     create(policy, "timed-nologin@example.test")
 
+    known = "timed@example.test"
     others = ("nobody@example.test", "timed-nologin@example.test", "not an address")
-    fastest = dict.fromkeys(("timed@example.test", *others), float("inf"))
-    for _ in range(8):
+    fastest = dict.fromkeys((known, *others), float("inf"))
+
+    def alike() -> bool:
+        # An answer without the work on a hash takes a tenth of the time.
+        return all(1 / 3 < fastest[other] / fastest[known] < 3 for other in others)
+
+    rounds = 0
+    while rounds < 4 or (not alike() and rounds < 60):
         # In turn, so that a busy moment of the machine is one for all of them.
         for username in fastest:
             started = time.perf_counter()
             login(policy, username, "wrong password")
             fastest[username] = min(fastest[username], time.perf_counter() - started)
-    # An answer without the work on a hash takes a tenth of the time.
-    for username in others:
-        assert 1 / 3 < fastest[username] / fastest["timed@example.test"] < 3
+        rounds += 1
+    assert alike(), fastest
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ has no usable key: `SigningUnavailable`, and the mail waits.
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -20,6 +21,7 @@ from prometheus_client import Counter
 
 from gatepost.keys.v1.keys_pb2 import SignMessageRequest, SignMessageResponse
 from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common.log import WARNING, event
 from services.common.mail.body_hash import BodyHash, Canonicalization
 from services.common.mail.message import (
     MAX_HEADER_OCTETS,
@@ -39,6 +41,9 @@ SIGNED = Counter(
     # signed, no_key, not_ours (not submitted here, or in another's name), refused, unavailable
     ["result"],
 )
+
+
+_log = logging.getLogger(__name__)
 
 
 class SigningUnavailable(Exception):
@@ -84,6 +89,7 @@ class Signer:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 # The header is one that nobody could sign; a wait would not mend it.
                 SIGNED.labels("refused").inc()
+                event(_log, WARNING, "sent unsigned", domain=domain, reason=error.details())
                 return b""
             SIGNED.labels("unavailable").inc()
             raise SigningUnavailable(f"{error.code().name}: {error.details()}") from error

@@ -154,6 +154,7 @@ async def test_what_is_sent_unsigned(
     fields: tuple[bytes, ...],
     code: grpc.StatusCode | None,
     is_asked: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     keys.fields, keys.code = fields, code
     async with SmtpPeer() as peer, Delivery(store, signing(peer), keys=keys_address):
@@ -161,6 +162,7 @@ async def test_what_is_sent_unsigned(
         await wait_queued(store)
         assert peer.mails[0].content == record.inline_content
     assert bool(keys.asked) is is_asked
+    assert ("sent unsigned" in caplog.messages) is (code is not None)
 
 
 async def test_our_own_notifications_are_signed(

@@ -23,7 +23,7 @@ from tests.support.chart import ROOT, render
 from tests.support.nats_server import NatsServer
 
 SETTINGS = TopologySettings()
-OPERATE = ROOT / "docs" / "operate.md"
+OPERATE = ROOT / "docs/operate.md"
 
 
 async def opened(nats: NatsServer) -> JetStream:

@@ -36,6 +36,10 @@ DRAIN_S: Final = 10.0
 """Attempts that take longer than this after the signal are broken off and tried again elsewhere."""
 
 IN_HAND = Gauge("gatepost_delivery_records_in_hand", "Records that this process works on.")
+HANDED_AGAIN = Counter(
+    "gatepost_delivery_records_handed_again_total",
+    "Records handed out to this process while it had them in hand; passed over.",
+)
 ABANDONED = Counter(
     "gatepost_delivery_records_abandoned_total",
     "Records whose handling failed; the server hands them out again.",
@@ -61,6 +65,7 @@ class Intake:
         self._room = room
         self._drain_s = drain_s
         self._in_hand: dict[asyncio.Task[None], Delivery] = {}
+        self._sequences: set[int] = set()
         self._changed = asyncio.Event()
         self._stopping = False
         self._pulling: asyncio.Task[None] | None = None
@@ -106,13 +111,18 @@ class Intake:
         self._changed.set()
 
     def _begin(self, delivery: Delivery) -> None:
+        if delivery.sequence in self._sequences:
+            # A server that crashed has forgotten that we have it. Our word about it still counts.
+            HANDED_AGAIN.inc()
+            return
+        self._sequences.add(delivery.sequence)
         task = asyncio.create_task(self._guarded(delivery), name="record")
         self._in_hand[task] = delivery
         IN_HAND.inc()
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._in_hand[task]
+        self._sequences.discard(self._in_hand.pop(task).sequence)
         IN_HAND.dec()
         self._changed.set()
 

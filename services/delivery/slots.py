@@ -81,7 +81,9 @@ class _Place:
 
     def rate(self, now: float) -> float:
         """Attempts in a second, if all of the window is used."""
-        seconds = self.attempt_s or max(_UNKNOWN_ATTEMPT_S, self.stuck_s(now))
+        # What has not ended may end in a moment: a first guess must not send mail away for long.
+        stuck_s = min(self.stuck_s(now), MAX_WAIT_S)
+        seconds = self.attempt_s or max(_UNKNOWN_ATTEMPT_S, stuck_s)
         return max(1.0, self.window) / max(seconds, 0.001)
 
 

@@ -29,7 +29,7 @@ from tests.support.dns_server import DnsServer
 from tests.support.ledger import Ledger
 from tests.support.nats_server import NatsServer
 from tests.support.sink import Sink
-from tests.support.smtp_peer import SmtpPeer
+from tests.support.smtp_peer import Drip, SmtpPeer
 
 FAR = "far.test"
 EAGER: dict[str, Any] = {"retry": {"interval": "1s"}, "backoff": {"initial": "1s", "limit": "1s"}}
@@ -220,3 +220,28 @@ async def fill(store: JetStream) -> None:
             while True:
                 number += 1
                 await store.publish(Outgoing(f"content.filler-1.{number}", bytes(octets)))
+
+
+async def test_what_is_in_hand_when_the_server_crashes_is_delivered_once(tmp_path: Path) -> None:
+    """The server forgets whom it gave a record, and gives it again at once."""
+    nats = NatsServer(tmp_path / "nats")
+    nats.start()
+    store = JetStream(NatsSettings(urls=[nats.url], client_name="test"))
+    await store.start(wait_s=10)
+    try:
+        await ensure(store, TopologySettings())
+        async with SmtpPeer(dot=Drip("250 2.0.0 taken", 0.4)) as peer:
+            config = {"domains": {"relay": {FAR: f"smtp:127.0.0.1:{peer.port}"}}}
+            async with Delivery(store, config):
+                await submit(store, *(mail(f"you@{FAR}") for _ in range(4)))
+                await until(lambda: sum("DATA" in each for each in peer.commands) == 4)
+                nats.kill()
+                await until(lambda: not store.connected, seconds=20)
+                nats.start()
+                await until(lambda: store.connected, seconds=20)
+                await peer.wait_mails(4, seconds=30)
+                await wait_queued(store, seconds=30)
+            assert len(peer.mails) == 4
+    finally:
+        await store.close()
+        nats.close()

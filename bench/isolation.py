@@ -62,7 +62,7 @@ class Client:
         request = pb.CheckEnvelopeRequest(
             session=session, sender=f"u@{domain}", recipients=[RECIPIENT], message_id="bench-1"
         )
-        await self.stub.CheckEnvelope(request, metadata=self.metadata, timeout=60)
+        await self.stub.CheckEnvelope(request, metadata=self.metadata, timeout=30)
 
     async def message(self, header: str) -> None:
         """Ask about a mail."""
@@ -73,7 +73,7 @@ class Client:
             message_id="bench-1",
             content=f"{header}\r\nHello\r\n".encode(),
         )
-        await self.stub.CheckMessage(request, metadata=self.metadata, timeout=60)
+        await self.stub.CheckMessage(request, metadata=self.metadata, timeout=30)
 
 
 async def cold(client: Client, number: int) -> None:

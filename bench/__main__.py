@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ _INCOMING_SECONDS, _SHORT_INCOMING_SECONDS = 200.0, 70.0
 _ALL_SECONDS: Final = 480.0
 """When so much time has passed no other part is begun; one may take two minutes more."""
 
+_TERMINATED: Final = 128 + signal.SIGTERM
 _INCOMING: Final = "incoming"
 _OUTBOUND: Final = "outbound"
 
@@ -55,6 +57,8 @@ def main() -> int:
     if os.getuid() != 0:
         say("Postfix starts as root only. Run: sudo make bench")
         return 1
+    # As Ctrl-C does: what was started is ended, and its folders go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     extend_search_path()
     began = time.monotonic()
     found = report.Report(

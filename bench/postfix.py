@@ -15,7 +15,7 @@ from bench.contender import Name, Surroundings
 from bench.filters import USER, Filter
 from bench.mail import RECIPIENT_DOMAIN
 from bench.names import LOOPBACK
-from bench.processes import end
+from bench.processes import end_family
 from bench.wire import wait_for_greeting
 from tests.support.ports import free_port
 from tests.support.programs import program
@@ -114,13 +114,15 @@ class Postfix:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=(self._folder / "start.log").open("wb"),
+            # Ctrl-C is for us alone: without the shell above it we would not find the master.
+            start_new_session=True,
         )
         wait_for_greeting(self.port, self._process, seconds=_START_SECONDS)
 
     def stop(self) -> None:
         """End it and what it asks."""
         if self._process is not None:
-            end(self._process)
+            end_family(self._process)  # a shell that waits for the master daemon
         for each in self._filters:
             each.stop()
 

@@ -20,6 +20,7 @@ _KILOBYTE: Final = 1024
 # Fields of /proc/PID/stat after the name, counted from 0.
 _PARENT: Final = 1
 _TIMES: Final = slice(11, 15)  # utime, stime, cutime, cstime
+_START: Final = 19
 
 
 def family(roots: Iterable[int]) -> list[int]:
@@ -76,6 +77,25 @@ def end(process: subprocess.Popen[Any], number: signal.Signals = signal.SIGTERM)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
+
+
+def end_family(process: subprocess.Popen[Any]) -> None:
+    """End one child of ours and all that descend from it, the ancestors last."""
+    members = {pid: _started(pid) for pid in family([process.pid])}
+    for pid in reversed(list(members)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    end(process)
+    for pid, started in members.items():
+        if started and _started(pid) == started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _started(pid: int) -> str:
+    """When it was started; another one that gets its number was not."""
+    fields = _stat(pid)
+    return fields[_START] if fields else ""
 
 
 def machine_cpu_seconds() -> float:

@@ -24,7 +24,8 @@ from tests.support.sink import Sink
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 ALERTS = CHART / "files" / "alerts.yaml"
-RULES = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
+GROUPS = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+RULES = [rule for group in GROUPS for rule in group["rules"]]
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
 
 RATE = "20s"
@@ -36,6 +37,13 @@ EMPTY = {
     ),
 }
 """Queries that may find nothing in this run, by how they begin, and where else they do."""
+
+EMPTY_SELECTORS = {
+    "gatepost_keys_successor_published": (
+        "told only while a key has a successor: tests/unit/keys/test_upkeep.py has some"
+    ),
+}
+"""Metrics of alerts that may be absent in this run, and where else they are not."""
 
 _USER, _PASSWORD = "you@example.test", "correct horse battery"
 
@@ -187,7 +195,7 @@ def test_every_panel_has_something_to_show(prometheus: Prometheus, began: float)
 
 def test_every_alert_asks_for_what_is_there(prometheus: Prometheus, began: float) -> None:
     for rule in RULES:
-        for selector in selectors(rule["expr"]):
+        for selector in selectors(rule["expr"]) - EMPTY_SELECTORS.keys():
             assert prometheus.since(selector, began), f"{rule['alert']}: {selector}"
 
 

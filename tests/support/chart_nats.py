@@ -31,7 +31,10 @@ class ChartNats:
         """`certificates` takes the place of the Secret where the chart encrypts."""
         self._folder = folder
         self._certificates = certificates
-        self._run = str(chart.one("ConfigMap", "nats")["data"].get("run-nats.sh", ""))
+        self._script = folder / "run-nats.sh"
+        run = chart.one("ConfigMap", "nats")["data"].get("run-nats.sh", "")
+        # Once: a shell reads its script while it runs.
+        self._script.write_text(run, encoding="utf-8")
         self._text = str(chart.one("ConfigMap", "nats")["data"]["nats.conf"])
         self._variables = container(chart.pod("nats"))["env"]
         self.nodes = int(chart.one("StatefulSet", "nats")["spec"]["replicas"])
@@ -66,15 +69,16 @@ class ChartNats:
 
     def kill(self, number: int) -> None:
         """End a node as a crash does."""
-        self._processes[number].kill()
+        os.killpg(self._processes[number].pid, signal.SIGKILL)
         self._processes[number].wait()
 
     def close(self) -> None:
         """End all nodes."""
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
+            # The number of one that was waited for may be another's by now.
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                process.wait()
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         folder = self._folder / f"node-{number}"
@@ -101,9 +105,7 @@ class ChartNats:
     def _command(self) -> list[str]:
         if self._certificates is None:
             return [program("nats-server")]
-        script = self._folder / "run-nats.sh"
-        script.write_text(self._run, encoding="utf-8")
-        return ["sh", str(script), str(self._certificates.ca.parent)]
+        return ["sh", str(self._script), str(self._certificates.ca.parent)]
 
     def _environment(self, name: str) -> dict[str, str]:
         """The container's, as the kubelet would make it: variables refer to those before."""

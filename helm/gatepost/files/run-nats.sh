@@ -14,7 +14,7 @@ state() {
 
 (
     last=$(state)
-    while sleep "${RELOAD_SECONDS:-10}"; do
+    while sleep "${RELOAD_SECONDS:-10}" && kill -0 $$ 2>/dev/null; do
         now=$(state)
         if [ "$now" != "$last" ] && kill -HUP $$; then
             last=$now

@@ -115,7 +115,7 @@ def busy_world(world: World, seconds: float) -> None:
 
 
 def slow_destination(world: World, seconds: float) -> None:
-    """a destination takes a mail in two seconds"""
+    """a destination takes five mails a second"""
     world.receiver.moods[DOMAINS[1]] = Mood.SLOW
     _flood(world, [f"user@{DOMAINS[1]}"], seconds * 0.4)
     waited = _seconds_to_deliver(world, DOMAINS[0], seconds)

@@ -50,7 +50,7 @@ class Mood(StrEnum):
     CLOSING = "closing"
     """Answers every command after EHLO with 421."""
     SLOW = "slow"
-    """Takes one mail at a time, two seconds each."""
+    """Takes one mail at a time, five in a second."""
 
 
 class Receiver:
@@ -123,7 +123,7 @@ class Receiver:
         """Enter a mail."""
         if self.moods[domain] is Mood.SLOW:
             async with self._slow:
-                await asyncio.sleep(2)
+                await asyncio.sleep(0.2)
         failed = failed_recipients(content)
         for recipient in recipients:
             if failed is None:

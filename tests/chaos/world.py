@@ -36,7 +36,8 @@ HELO = f"mail.{SENDER_DOMAIN}"
 IN_FLIGHT = 60
 """Mails that the workers of delivery can have in hand at the next hops when one is killed."""
 
-DRAIN_S = 180.0
+DRAIN_S = 400.0
+"""Mail that waited for its turn at a slow place comes back within five minutes."""
 
 RECORDS = {
     (SENDER_DOMAIN, "MX"): [f"10 {HELO}"],

@@ -12,9 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
+from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common.config.delivery import MailboxKind, SmarthostServer
 from services.common.config.model import Config
 from services.common.config.next_hop import HopProtocol, NextHop
+from services.common.queue.record import pending
 
 
 class RouteKind(StrEnum):
@@ -105,6 +107,20 @@ def route_of(config: Config, destination: str, sender_domain: str = "") -> Route
     if smarthost.servers:
         return HopRoute(tuple(map(_hop, smarthost.servers)), RouteKind.SMARTHOST)
     return MxRoute(destination)
+
+
+def is_ours_elsewhere(route: Route, record: QueuedMessage) -> bool:
+    """Whether policy took this mail for a domain of ours, and our configuration knows none such.
+
+    Mail of strangers is accepted for local and relay domains only, so a domain that no alias
+    changed is one of them. The services notice a changed file at different moments.
+    """
+    if route.kind in (RouteKind.LOCAL, RouteKind.RELAY):
+        return False
+    if record.authenticated_account or not record.client_address:
+        return False
+    asked_for = (each.original_address.rpartition("@")[2] for each in pending(record))
+    return record.destination in asked_for
 
 
 def _to_mailboxes(config: Config) -> Route:

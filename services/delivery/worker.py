@@ -37,7 +37,7 @@ from services.delivery.notifier import Notifier
 from services.delivery.outcome import Outcome, Result, result_of
 from services.delivery.precedence import Precedence
 from services.delivery.retry import horizon
-from services.delivery.route import LocalRoute, Route, RouteKind, route_of
+from services.delivery.route import LocalRoute, Route, RouteKind, is_ours_elsewhere, route_of
 from services.delivery.slots import Parked, Slots
 from services.delivery.suppressions import Suppressions
 
@@ -68,12 +68,17 @@ QUEUE_SECONDS = Histogram(
 PARKED = Counter(
     "gatepost_delivery_parked_total",
     "Records put back without an attempt, by what they wait for.",
-    ["reason"],  # busy, behind, failing, suspended, and what may be lacking: unsigned, policies
+    # busy, behind, failing, suspended, unknown (domain), and what is lacking: unsigned, policies
+    ["reason"],
 )
 
 SUSPENDED_PAUSE: Final = timedelta(minutes=15)
 """A suspension that ends early is noticed within this."""
 
+CONFIG_PATIENCE: Final = timedelta(minutes=10)
+"""A ConfigMap reaches one pod a minute or two after another."""
+
+NOT_OURS_YET: Final = "policy took it for a local or relay domain, which delivery does not know yet"
 SUSPENDED: Final = "the destination is suspended"
 BEHIND: Final = "makes way for fresh mail, there is much to do"
 BUSY: Final = "waits for its turn at the next hop"
@@ -158,6 +163,9 @@ class Worker:
         route = route_of(self._source.current, key.destination, sender_domain)
         decided = await self._suppressions.results(record, route)
         hand = Hand(delivery, key, record, Content(self._store, record), route, decided, since)
+        if is_ours_elsewhere(route, record) and self._age(record) < CONFIG_PATIENCE:
+            await self._put_back(hand, LACKING_PAUSE, NOT_OURS_YET, reason="unknown")
+            return
         suspension = self._destinations.suspension(key.destination)
         if suspension is not None:
             await self._put_back(hand, self._until(suspension), SUSPENDED, reason="suspended")
@@ -280,14 +288,16 @@ class Worker:
             return SUSPENDED_PAUSE
         return min(suspension.until - self._now(), SUSPENDED_PAUSE)
 
+    def _age(self, record: QueuedMessage) -> timedelta:
+        return self._now() - accept_time(record)
+
     # --- no attempt -----------------------------------------------------------------------------
 
     async def _park(self, hand: Hand, parked: Parked, next_hop: str) -> None:
         if parked.failure is None:
             await self._put_back(hand, timedelta(seconds=parked.seconds), BUSY, reason="busy")
             return
-        age = self._now() - accept_time(hand.record)
-        if age > horizon(self._source.current.delivery.retry):
+        if self._age(hand.record) > horizon(self._source.current.delivery.retry):
             # It may never have its turn while the next hop fails; what it fails with counts for it.
             failed = result_of(parked.failure)
             await self._settle(hand, Attempt([failed] * len(pending(hand.record))))

@@ -68,6 +68,20 @@ async def test_a_deferred_mail_is_delivered_when_its_time_comes(store: JetStream
     assert [happened.attempt.attempt for happened in told] == [1, 2]
 
 
+async def test_a_domain_of_a_newer_configuration_is_waited_for(
+    store: JetStream, tmp_path: Path
+) -> None:
+    async with Delivery(store, {}) as delivery:
+        await submit(store, mail("you@example.test", authenticated_account=""))
+        (waiting,) = await wait_queued(store, State.DEFERRED)
+        assert waiting.attempts == 0
+        assert "does not know yet" in waiting.wait_reason
+        delivery.source.change(local(tmp_path))
+        await store.publish(deferred(waiting, datetime.now(UTC)))
+        await wait_queued(store)
+    assert len(stored_mails(tmp_path)) == 1
+
+
 async def test_the_last_failure_is_told_to_the_sender_and_ends_the_mail(
     store: JetStream, tmp_path: Path
 ) -> None:

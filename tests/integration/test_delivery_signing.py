@@ -71,7 +71,7 @@ def signing(peer: SmtpPeer, *, enabled: bool = True) -> dict[str, Any]:
 
 
 def submitted(content: bytes = CONTENT, **fields: Any) -> QueuedMessage:
-    return mail(RECIPIENT, content=content, **{"authenticated_account": "me@example.org", **fields})
+    return mail(RECIPIENT, content=content, **fields)
 
 
 async def test_signatures_stand_in_front_of_what_was_signed(

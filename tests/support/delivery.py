@@ -75,6 +75,8 @@ _ASK_AGAIN_S = 0.02
 DESTINATION = "dest.test"
 FAR = "far.test"
 RECIPIENT = f"you@{DESTINATION}"
+ACCOUNT = "me@example.org"
+"""Who sends by default: what a stranger sends may go to our own domains only."""
 IMPATIENCE = Patience(connect=2, greeting=1, command=1, data=1, block=1, end_of_data=1, quit=0.5)
 """For peers that keep silent."""
 
@@ -103,6 +105,7 @@ def mail(
         inline_content=content,
         size=len(content),
         client_address="192.0.2.1",
+        authenticated_account=ACCOUNT,
     )
     record.accept_time.FromDatetime(datetime.now(UTC))
     for name, value in fields.items():

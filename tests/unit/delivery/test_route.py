@@ -14,8 +14,10 @@ from services.delivery.route import (
     MxRoute,
     Route,
     RouteKind,
+    is_ours_elsewhere,
     route_of,
 )
+from tests.support.delivery import ACCOUNT, mail
 
 LOCAL = {"domains": {"local": ["here.test"]}, "mailbox": {"directory": "/mail"}}
 RELAY = {"domains": {"relay": {"next.test": "lmtp:10.0.0.1:24"}}}
@@ -133,3 +135,28 @@ def test_next_hops(text: str, parsed: NextHop) -> None:
 def test_what_is_no_next_hop(text: object) -> None:
     with pytest.raises(ValueError, match=r"hop|domain|port"):
         parse_next_hop(text)
+
+
+STRANGE = {"authenticated_account": ""}
+
+
+@pytest.mark.parametrize(
+    ("config", "original", "fields", "expected"),
+    [
+        ({}, "you@here.test", STRANGE, True),
+        (SMARTHOST, "you@here.test", STRANGE, True),
+        (LOCAL, "you@here.test", STRANGE, False),
+        ({"domains": {"relay": {"here.test": "smtp:10.0.0.1"}}}, "you@here.test", STRANGE, False),
+        ({}, "list@alias.test", STRANGE, False),
+        ({}, "you@here.test", {"authenticated_account": ACCOUNT}, False),
+        ({}, "you@here.test", {**STRANGE, "client_address": ""}, False),
+    ],
+    ids=["mx", "smarthost", "local", "relay", "alias", "submitted", "our own"],
+)
+def test_a_domain_that_policy_knows_and_delivery_does_not(
+    config: dict[str, Any], original: str, fields: dict[str, str], expected: bool
+) -> None:
+    record = mail("you@here.test", **fields)
+    record.recipients[0].original_address = original
+    route = route_of(Config.model_validate(config), "here.test")
+    assert is_ours_elsewhere(route, record) is expected

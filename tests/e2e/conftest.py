@@ -51,8 +51,7 @@ def installation(
     )
     started.start()
     for address in ("you@example.test", "me@second.test"):
-        made = started.gatepost("accounts", "add", address, "--password-file", "-", stdin=PASSWORD)
-        assert made.returncode == 0, made.stderr
+        started.add_account(address, PASSWORD)
     yield started
     started.close()
 

@@ -29,10 +29,7 @@ def own_installation(folder: Path, dns: DnsServer):
         },
     )
     installation.start()
-    made = installation.gatepost(
-        "accounts", "add", RECIPIENT, "--password-file", "-", stdin=PASSWORD
-    )
-    assert made.returncode == 0, made.stderr
+    installation.add_account(RECIPIENT, PASSWORD)
     yield installation
     installation.close()
 

@@ -117,8 +117,7 @@ def began(installation: Installation, prometheus: Prometheus, dns: DnsServer) ->
     dns.records["bad.example", "TXT"] = ["v=spf1 -all"]
     dns.records["bad.example", "A"] = ["127.0.0.1"]
     _make_key(installation, dns)
-    added = installation.gatepost("accounts", "add", _USER, "--password-file", "-", stdin=_PASSWORD)
-    assert added.returncode == 0, added.stderr
+    installation.add_account(_USER, _PASSWORD)
     _load(installation)
     _submit(installation)
     _be_refused(installation)

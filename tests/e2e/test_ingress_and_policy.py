@@ -68,8 +68,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory, proxied_port: int) -> Iterato
             }
         )
         started.start()
-        made = started.gatepost("accounts", "add", ACCOUNT, "--password-file", "-", stdin=PASSWORD)
-        assert made.returncode == 0, made.stderr
+        started.add_account(ACCOUNT, PASSWORD)
         yield started
         started.close()
 

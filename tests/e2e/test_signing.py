@@ -46,8 +46,7 @@ def installation(
         },
     )
     started.start()
-    made = started.gatepost("accounts", "add", _USER, "--password-file", "-", stdin=_PASSWORD)
-    assert made.returncode == 0, made.stderr
+    started.add_account(_USER, _PASSWORD)
     yield started
     started.close()
 

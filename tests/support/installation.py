@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from services.cli.failure import Exit
 from services.common.config.loader import overlaid
 from tests.support.ports import free_ports
 
@@ -212,6 +213,19 @@ class Installation:
             timeout=timeout_s,
             check=False,
         )
+
+    def add_account(self, address: str, password: str, *, seconds: float = 60.0) -> None:
+        """Make an account, once the disk lets the store. Raises `RuntimeError`."""
+        deadline = time.monotonic() + seconds
+        options = ("--password-file", "-") if password else ("--no-password",)
+        was_in_doubt = False
+        while True:
+            made = self.gatepost("accounts", "add", address, *options, stdin=password)
+            if made.returncode == 0 or (was_in_doubt and "exists" in made.stderr):
+                return
+            if made.returncode != Exit.UNAVAILABLE or time.monotonic() > deadline:
+                raise RuntimeError(f"{address}: {made.stderr}")
+            was_in_doubt = True
 
     def mail(self, address: str, *, folder: str = "") -> list[bytes]:
         """What lies in a local mailbox, or in its folder `.Junk`; the oldest first."""

@@ -120,8 +120,11 @@ _NOTIFY = {
 
 
 def _wanted(record: QueuedMessage, recipient: Recipient, action: Action) -> bool:
-    """RFC 3461 §4.1: without NOTIFY failures and delays are told. Nothing to the null sender."""
-    if not record.sender:
+    """RFC 3461 §4.1: without NOTIFY failures and delays are told. Nothing to the null sender.
+
+    Deviation: of spam only a failure is told. Its sender is most likely somebody who never sent it.
+    """
+    if not record.sender or (record.spam and action is not Action.FAILED):
         return False
     asked = recipient.notify
     return _NOTIFY[action] in (asked or ("FAILURE", "DELAY"))

@@ -16,7 +16,7 @@ from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common.config.delivery import MailboxKind, SmarthostServer
 from services.common.config.model import Config
 from services.common.config.next_hop import HopProtocol, NextHop
-from services.common.queue.record import pending
+from services.common.queue.record import pending, sender_of
 
 
 class RouteKind(StrEnum):
@@ -107,6 +107,16 @@ def route_of(config: Config, destination: str, sender_domain: str = "") -> Route
     if smarthost.servers:
         return HopRoute(tuple(map(_hop, smarthost.servers)), RouteKind.SMARTHOST)
     return MxRoute(destination)
+
+
+def submitting_domain(record: QueuedMessage) -> str:
+    """The domain whose smarthost a mail may use: that of its sender, if it was submitted here.
+
+    A stranger's reverse-path proves nothing, and a smarthost knows its customer by our credentials.
+    """
+    sender = sender_of(record)
+    is_ours = bool(record.authenticated_account) or not record.client_address
+    return sender.domain if sender is not None and is_ours else ""
 
 
 def is_ours_elsewhere(route: Route, record: QueuedMessage) -> bool:

@@ -25,7 +25,7 @@ from services.common.failpoint import Failpoint, reached
 from services.common.jetstream import Delivery, JetStream
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.mail.reply import Reply
-from services.common.queue.record import accept_time, pending, read_record, sender_of
+from services.common.queue.record import accept_time, pending, read_record
 from services.common.queue.subjects import RecordKey, parse_record_subject
 from services.delivery.attempt import Attempt, Attempts, NotAttempted, completed, without
 from services.delivery.content import Content
@@ -37,7 +37,14 @@ from services.delivery.notifier import Notifier
 from services.delivery.outcome import Outcome, Result, result_of
 from services.delivery.precedence import Precedence
 from services.delivery.retry import horizon
-from services.delivery.route import LocalRoute, Route, RouteKind, is_ours_elsewhere, route_of
+from services.delivery.route import (
+    LocalRoute,
+    Route,
+    RouteKind,
+    is_ours_elsewhere,
+    route_of,
+    submitting_domain,
+)
 from services.delivery.slots import Parked, Slots
 from services.delivery.suppressions import Suppressions
 
@@ -158,9 +165,7 @@ class Worker:
             event(_log, INFO, "record superseded", destination=key.destination)
             await self._ledger.remove(delivery)
             return
-        sender = sender_of(record)
-        sender_domain = sender.domain if sender is not None else ""
-        route = route_of(self._source.current, key.destination, sender_domain)
+        route = route_of(self._source.current, key.destination, submitting_domain(record))
         decided = await self._suppressions.results(record, route)
         hand = Hand(delivery, key, record, Content(self._store, record), route, decided, since)
         if is_ours_elsewhere(route, record) and self._age(record) < CONFIG_PATIENCE:

@@ -206,7 +206,7 @@ class Delivery(Section):
     retry: Retry = Retry()
     smarthost: Smarthost = Smarthost()
     sender_smarthosts: dict[Domain, Smarthost] = {}
-    """Others for mail from some domains (of the reverse-path)."""
+    """Others for mail from some domains (of the reverse-path), if it was submitted here."""
     dkim: Dkim = Dkim()
     concurrency: Concurrency = Concurrency()
     rate: Rate = Rate()

@@ -115,6 +115,14 @@ def test_the_null_sender_is_told_nothing(reply: Reply) -> None:
     assert not decide(made, [result_of(reply)], now=ACCEPTED, retry=Retry(), local=True).notices
 
 
+@pytest.mark.parametrize(("reply", "told"), [(OK, []), (NEVER, [Action.FAILED])])
+def test_of_spam_only_a_failure_is_told(reply: Reply, told: list[Action]) -> None:
+    made = record(notify=["SUCCESS", "FAILURE", "DELAY"])
+    made.spam = True
+    decision = decide(made, [result_of(reply)], now=ACCEPTED, retry=Retry(), local=True)
+    assert list(decision.notices) == told
+
+
 @pytest.mark.parametrize(
     ("hours", "settings", "notify", "told"),
     [

@@ -16,6 +16,7 @@ from services.delivery.route import (
     RouteKind,
     is_ours_elsewhere,
     route_of,
+    submitting_domain,
 )
 from tests.support.delivery import ACCOUNT, mail
 
@@ -160,3 +161,17 @@ def test_a_domain_that_policy_knows_and_delivery_does_not(
     record.recipients[0].original_address = original
     route = route_of(Config.model_validate(config), "here.test")
     assert is_ours_elsewhere(route, record) is expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "example.org"),
+        ({"client_address": "", "authenticated_account": ""}, "example.org"),
+        (STRANGE, ""),
+        ({"sender": ""}, ""),
+    ],
+    ids=["submitted", "our own", "a stranger's claim", "null sender"],
+)
+def test_whose_smarthost_a_mail_may_use(fields: dict[str, str], expected: str) -> None:
+    assert submitting_domain(mail("you@far.test", **fields)) == expected

@@ -38,10 +38,14 @@ Response = TypeVar("Response")
 class Connection:
     """One gRPC channel to one service, for the length of a command."""
 
-    def __init__(self, channel: grpc.Channel, target: str, token: str) -> None:
+    def __init__(
+        self, channel: grpc.Channel, target: str, *, token: str, why_no_token: str
+    ) -> None:
+        """`why_no_token` is said when the service wants a token and `token` is blank."""
         self.channel = channel
         self._target = target
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._why_no_token = why_no_token
 
     def call(self, method: Callable[..., Response], request: Any) -> Response:
         """Call a stub's method. Raises `CliError`."""
@@ -62,6 +66,8 @@ class Connection:
         exit_code = _EXIT_CODES.get(code, Exit.FAILED)
         if exit_code is Exit.UNAVAILABLE:
             return CliError(f"{self._target} does not answer: {details}", exit_code)
+        if code is grpc.StatusCode.UNAUTHENTICATED and not self._metadata:
+            return CliError(f"this needs a token, and {self._why_no_token}", exit_code)
         return CliError(f"{details} ({code.name})", exit_code)
 
 
@@ -75,7 +81,7 @@ def connect(
     authorities = os.environ.get(CA_VARIABLE) or ("" if server else known.get("ca_file", ""))
     token = _token(token_file, data)
     with _channel(target, authorities) as channel:
-        yield Connection(channel, target, token)
+        yield Connection(channel, target, token=token, why_no_token=_why_no_token(data))
 
 
 def _channel(target: str, authorities: str) -> grpc.Channel:
@@ -99,7 +105,7 @@ def _known_endpoints(data: Path) -> dict[str, str]:
 
 def _token(token_file: Path | None, data: Path) -> str:
     """The first token of the file. A missing default file means none: some methods are open."""
-    path = token_file or data / "tokens" / "operator.token"
+    path = token_file or _default_token(data)
     try:
         tokens = parse_tokens(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -108,4 +114,20 @@ def _token(token_file: Path | None, data: Path) -> str:
         raise CliError(f"{path}: there is no such token file", Exit.USAGE) from None
     except (OSError, ValueError) as error:
         raise CliError(f"{path}: the token cannot be read: {error}", Exit.PERMISSION) from error
+    if token_file is not None and not tokens:
+        raise CliError(f"{path}: there is no token in this file", Exit.USAGE)
     return tokens[0] if tokens else ""
+
+
+def _default_token(data: Path) -> Path:
+    return data / "tokens" / "operator.token"
+
+
+def _why_no_token(data: Path) -> str:
+    """Where one was looked for, and how to name another place."""
+    missing = _default_token(data) if data.is_dir() else data
+    found = "has none" if missing.exists() else "does not exist"
+    return (
+        f"{missing.absolute()} {found}; name the folder of `gatepost up` with --data,"
+        " or a file with a token with --token-file"
+    )

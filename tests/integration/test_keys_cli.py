@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from tests.support.keys_process import KeysProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
+REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -142,6 +144,31 @@ def test_a_viewer_cannot_change_anything(gatepost: Run, domain: KeysDomain) -> N
     assert gatepost("keys", "list", role=Role.VIEWER).returncode == 0
     assert gatepost("keys", "create", domain.name, role=Role.VIEWER).returncode == 5
     assert domain.all_keys() == []
+
+
+@pytest.mark.parametrize("has_folder", [False, True], ids=["no folder", "no token in it"])
+def test_without_a_token_one_is_told_where_it_was_looked_for(
+    process: KeysProcess, tmp_path: Path, has_folder: bool
+) -> None:
+    folder = tmp_path / "data"
+    missing = folder / "tokens" / "operator.token" if has_folder else folder
+    if has_folder:
+        folder.mkdir()
+    server = ["--server", f"127.0.0.1:{process.rpc_port}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli.main", "keys", "list", *server],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == 5
+    [line] = done.stderr.splitlines()
+    assert f"needs a token, and {missing} does not exist" in line
+    assert "--data" in line
+    assert "--token-file" in line
 
 
 def test_the_records_of_a_domain(

@@ -44,7 +44,8 @@ class NotPossible(Exception):
     """The record is in no state for this. The text says so, for the operator."""
 
 
-Operation = Callable[[Stored], Awaitable[None]]
+Operation = Callable[[Stored], Awaitable[Stored | None]]
+"""Answers with the record as it stands then; None if this is nothing for a record in its state."""
 
 
 class Operations:
@@ -55,38 +56,44 @@ class Operations:
         self._notifier = notifier
         self._now = now
 
-    async def retry(self, stored: Stored) -> None:
+    async def retry(self, stored: Stored) -> Stored:
         """Make a record that waits due now. One that is due stays so."""
         state, record = _readable(stored)
         if state is State.HELD:
             raise NotPossible("it is held; release it to have it tried")
         if state is State.DEFERRED:
-            await self._replace(stored, record, self._now() - timedelta(seconds=1))
+            return await self._replace(stored, record, self._now() - timedelta(seconds=1))
+        return stored
 
-    async def hold(self, stored: Stored) -> None:
+    async def hold(self, stored: Stored) -> Stored:
         """Keep a record from being tried. One that is held stays so."""
         state, record = _readable(stored)
         if state is State.READY:
             raise NotPossible("it is being tried now; once it is deferred it can be held")
-        if state is State.DEFERRED:
-            await self._freeze(stored, record)
-            await self._store.publish(held(record))
-            await self._store.purge(QUEUE_STREAM, stored.subject)
+        if state is State.HELD:
+            return stored
+        await self._freeze(stored, record)
+        message = held(record)
+        sequence = await self._store.publish(message)
+        await self._store.purge(QUEUE_STREAM, stored.subject)
+        return self._standing(message, sequence)
 
-    async def release(self, stored: Stored) -> None:
+    async def release(self, stored: Stored) -> Stored | None:
         """Let a held record go on, at once. Others are not touched."""
         state, record = _readable(stored)
         if state is not State.HELD:
-            return
+            return stored if state is State.READY else None
         record.due_time.FromDatetime(self._now())
         record.wait_reason = ""
         # The record is handed out with a due time, and then its held state, if we die before
         # it is removed, is found and removed.
         await self._publish_ready(record)
         await self._store.purge(QUEUE_STREAM, stored.subject)
+        return self._standing(ready(record), stored.sequence)
 
-    async def cancel(self, stored: Stored, *, notify: bool) -> None:
-        """Remove a record that waits or is held; with `notify` its sender is told."""
+    async def cancel(self, stored: Stored, *, notify: bool) -> Stored:
+        """Remove a record that waits or is held, and answer with it as it was; with `notify` its
+        sender is told."""
         state, record = _readable(stored)
         if state is State.READY:
             raise NotPossible("it is being tried now; once it is deferred it can be cancelled")
@@ -98,6 +105,7 @@ class Operations:
             await self._notifier.notify(record, Content(self._store, record), decision, now)
         await self._store.purge(QUEUE_STREAM, stored.subject)
         await content.remove(self._store, record)
+        return stored
 
     async def requeue(self, sequence: int) -> RecordKey:
         """Put a record that was set aside back where it was found."""
@@ -123,12 +131,17 @@ class Operations:
         """Make sure that a waiting record does not become due while it is handled."""
         await self._replace(stored, record, self._now() + _FROZEN)
 
-    async def _replace(self, stored: Stored, record: QueuedMessage, due: datetime) -> None:
-        message: Outgoing = deferred(record, due)
+    async def _replace(self, stored: Stored, record: QueuedMessage, due: datetime) -> Stored:
+        message = deferred(record, due)
         try:
-            await self._store.publish(message, expected_last_sequence=stored.sequence)
+            sequence = await self._store.publish(message, expected_last_sequence=stored.sequence)
         except Conflict as error:
             raise NotPossible("it moved in the meantime; look again") from error
+        return self._standing(message, sequence)
+
+    def _standing(self, message: Outgoing, sequence: int) -> Stored:
+        # Not read back: the server may have moved it on, and delivery may be done with it.
+        return Stored(message.subject, sequence, message.data, self._now(), message.headers)
 
 
 def _readable(stored: Stored) -> tuple[State, QueuedMessage]:

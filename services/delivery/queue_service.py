@@ -31,7 +31,6 @@ from services.common.queue.subjects import (
     DEAD_STREAM,
     EVENTS_STREAM,
     QUEUE_STREAM,
-    State,
     event_filter,
     record_filter,
 )
@@ -48,7 +47,6 @@ from services.delivery.destinations import Destinations
 from services.delivery.events import Events
 from services.delivery.operations import Operation, Operations
 from services.delivery.queue_entry import (
-    STATES,
     after_token,
     dead_record,
     entry_of,
@@ -151,21 +149,21 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         self, request: queue_pb2.RetryMessageRequest, context: Context
     ) -> queue_pb2.RetryMessageResponse:
         """Make what waits due now."""
-        done = await self._change(request, "RetryMessage", self._operations.retry, State.READY)
+        done = await self._change(request, "RetryMessage", self._operations.retry)
         return queue_pb2.RetryMessageResponse(entries=done)
 
     async def HoldMessage(
         self, request: queue_pb2.HoldMessageRequest, context: Context
     ) -> queue_pb2.HoldMessageResponse:
         """Keep what waits from being tried."""
-        done = await self._change(request, "HoldMessage", self._operations.hold, State.HELD)
+        done = await self._change(request, "HoldMessage", self._operations.hold)
         return queue_pb2.HoldMessageResponse(entries=done)
 
     async def ReleaseMessage(
         self, request: queue_pb2.ReleaseMessageRequest, context: Context
     ) -> queue_pb2.ReleaseMessageResponse:
         """Let what is held go on."""
-        done = await self._change(request, "ReleaseMessage", self._operations.release, State.READY)
+        done = await self._change(request, "ReleaseMessage", self._operations.release)
         return queue_pb2.ReleaseMessageResponse(entries=done)
 
     async def CancelMessage(
@@ -173,7 +171,7 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
     ) -> queue_pb2.CancelMessageResponse:
         """Remove what waits or is held."""
         cancel = partial(self._operations.cancel, notify=request.notify_sender)
-        done = await self._change(request, "CancelMessage", cancel, None)
+        done = await self._change(request, "CancelMessage", cancel)
         return queue_pb2.CancelMessageResponse(entries=done)
 
     async def SuspendDestination(
@@ -240,9 +238,9 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
                         yield queue_pb2.WatchEventsResponse(event=happened)
 
     async def _change(
-        self, request: _OneMail, method: str, operation: Operation, state: State | None
+        self, request: _OneMail, method: str, operation: Operation
     ) -> list[queue_pb2.QueueEntry]:
-        """Change the records of a mail; those that are in `state` then, or as they were."""
+        """Change the records of a mail, and answer with those that the change was for."""
         message_id, destination = _message_id(request.message_id), _domain(request.destination)
         subjects = record_filter(destination=destination, message_id=message_id)
         found = await self._records(subjects, after=0, count=MAX_RECORDS_OF_A_MAIL)
@@ -252,20 +250,19 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         for stored in found:
             try:
                 with store_errors():
-                    await operation(stored)
+                    standing = await operation(stored)
             except RpcFailure as failure:
                 if failure.code is not grpc.StatusCode.FAILED_PRECONDITION:
                     raise
                 refusals.append(f"{entry_of(stored).destination}: {failure.text}")
             else:
-                changed.append(entry_of(stored))
-        if not changed:
+                if standing is not None:
+                    changed.append(entry_of(standing))
+        if refusals and not changed:
             raise failed_precondition("; ".join(refusals), reason="NOT_POSSIBLE_NOW")
-        await self._tell(message_id, method, destination)
-        if state is None:
-            return changed
-        now = await self._records(subjects, after=0, count=MAX_RECORDS_OF_A_MAIL)
-        return [entry for entry in map(entry_of, now) if entry.state == STATES[state]]
+        if changed:
+            await self._tell(message_id, method, destination)
+        return changed
 
     async def _tell(self, message_id: str, method: str, destination: str) -> None:
         fields = {"message": message_id, "destination": destination}

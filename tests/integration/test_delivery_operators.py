@@ -172,11 +172,27 @@ async def test_a_waiting_mail_is_tried_at_once(
     record = mail(f"you@{FAR}")
     await put_to_wait(store, record)
     async with delivery:
-        await stub.RetryMessage(pb.RetryMessageRequest(message_id=record.message_id))
+        answer = await stub.RetryMessage(pb.RetryMessageRequest(message_id=record.message_id))
         await peer.wait_mails(1, seconds=3)
         await wait_queued(store)
     kinds = [each.WhichOneof("kind") for each in await events(store, record.message_id)]
     assert sorted(kinds) == ["attempt", "operator"]
+    (entry,) = answer.entries
+    assert entry.message_id == record.message_id
+    assert entry.due_time.ToDatetime(tzinfo=UTC) <= datetime.now(UTC)
+
+
+async def test_a_release_answers_with_what_it_released_and_nothing_else(
+    store: JetStream, stub: QueueServiceStub
+) -> None:
+    held, waiting = mail(f"you@{FAR}"), mail(f"you@{FAR}")
+    await put_to_wait(store, held, state=State.HELD)
+    await put_to_wait(store, waiting)
+    answer = await stub.ReleaseMessage(pb.ReleaseMessageRequest(message_id=held.message_id))
+    assert [entry.state for entry in answer.entries] == [pb.QUEUE_STATE_READY]
+    answer = await stub.ReleaseMessage(pb.ReleaseMessageRequest(message_id=waiting.message_id))
+    assert not answer.entries
+    assert not await events(store, waiting.message_id)
 
 
 async def test_a_held_mail_is_tried_only_after_its_release(

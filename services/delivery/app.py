@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 from functools import partial
+from typing import Final
 
 from gatepost.keys.v1.keys_pb2_grpc import KeyServiceStub
 from gatepost.queue.v1.queue_pb2_grpc import add_QueueServiceServicer_to_server
@@ -16,6 +17,7 @@ from services.common.config.model import Config
 from services.common.config.source import ConfigSource
 from services.common.jetstream import JetStream
 from services.common.log import LogFormat
+from services.common.rpc.guard import Limits
 from services.common.wiring import open_channel, open_resolver, open_rpc_server, open_store
 from services.delivery import queue_gauges
 from services.delivery.attempt import Attempts
@@ -39,6 +41,9 @@ from services.delivery.tls.sts import MtaSts
 from services.delivery.tls.sts_fetch import PolicyHosts
 from services.delivery.tls.sts_store import StsStore
 from services.delivery.worker import Worker
+
+LIMITS: Final = Limits(max_receive_size=256 * 1024, connection_streams=256)
+"""Requests are names and numbers, and the reason of a suppression."""
 
 
 def run(source: ConfigSource) -> int:
@@ -121,7 +126,7 @@ def _attempts(
 
 
 async def _serve(context: Context, config: Config, service: QueueService) -> None:
-    server = open_rpc_server(context, config)
+    server = open_rpc_server(context, config, limits=LIMITS)
     server.add(add_QueueServiceServicer_to_server, service, service=SERVICE, table=ACCESS)
     await server.start()
 

@@ -15,7 +15,9 @@ from services.common.config.keys import KeyStoreKind
 from services.common.config.model import Config
 from services.common.config.source import ConfigSource
 from services.common.dns import DnsOptions, DnsResolver, ZoneServers
+from services.common.mail.message import MAX_HEADER_OCTETS
 from services.common.readiness import Condition
+from services.common.rpc.guard import Limits
 from services.common.wiring import open_rpc_server, process
 from services.keys.create import KeyMaker
 from services.keys.dns_advice import DnsAdviser
@@ -28,6 +30,10 @@ from services.keys.measure import KeyMetrics
 from services.keys.sign_message import MessageSigner
 from services.keys.store import KeyStore
 from services.keys.upkeep import Upkeep
+
+LIMITS: Final = Limits(max_receive_size=MAX_HEADER_OCTETS + 16 * 1024, connection_streams=256)
+"""The largest request is a header to sign, and the rest of it is short. Delivery may ask for many
+signatures at once; what is above the streams waits in its process."""
 
 _LONGEST_QUEUE_AGE: Final = timedelta(days=365)
 """Whoever lets mail wait for longer does not mean it."""
@@ -59,7 +65,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
             keyring, lifecycle.visible, now=_now, unsigned=lambda: _unsigned(keyring, source)
         )
     )
-    server = open_rpc_server(context, config)
+    server = open_rpc_server(context, config, limits=LIMITS)
     server.add(
         add_KeyServiceServicer_to_server,
         KeyService(

@@ -22,9 +22,10 @@ from services.policy.passwords import Passwords
 from services.policy.policy_service import Parts, PolicyService
 from services.policy.rules import RulesSource
 
-LIMITS = Limits(unary=2048, open_unary=256)
+LIMITS = Limits(unary=2048, open_unary=256, max_receive_size=4 * 1024 * 1024)
 """A check that waits for somebody's slow name servers holds a place and some 30 KiB, and no time of
-this process. There must be places left for the mail of others."""
+this process. There must be places left for the mail of others. The
+largest request is a whole mail to be judged, 3 MiB (`MAX_CONTENT_OCTETS`), with its envelope."""
 
 QUESTIONS = 2048
 """Put to DNS servers at a time, each with a socket: as many checks may wait for slow names."""

@@ -76,8 +76,9 @@ class Limits:
     default_deadline: float = 10.0  # for a unary call whose client set none
     max_deadline: float = 60.0
     open_stream_deadline: float = 300.0  # others live until the client or the server ends
-    max_receive_size: int = 4 * 1024 * 1024
+    max_receive_size: int = 1024 * 1024
     max_send_size: int = 16 * 1024 * 1024
+    connection_streams: int = 1024  # a load balancer may put many clients on one connection
     connection_age: float = 300.0  # then the client looks the name up again, and finds new replicas
     connection_age_grace: float = 60.0  # for calls under way on an old connection
     stop_grace: float = 10.0

@@ -27,8 +27,6 @@ MIN_PING_INTERVAL_MS = 10_000
 # We ping clients, to notice watchers that vanished without a word.
 PING_INTERVAL_MS = 60_000
 PING_TIMEOUT_MS = 10_000
-# Per connection, and a load balancer may put many clients on one.
-MAX_CONCURRENT_STREAMS = 1024
 
 REFLECTION_METHODS = methods(reflection.SERVICE_NAME, ServerReflectionInfo=OPEN)
 
@@ -119,7 +117,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.max_receive_size),
         ("grpc.max_send_message_length", limits.max_send_size),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-        ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        ("grpc.max_concurrent_streams", limits.connection_streams),
         ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

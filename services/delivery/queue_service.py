@@ -54,6 +54,7 @@ from services.delivery.queue_entry import (
     queue_state,
     read_event,
 )
+from services.delivery.resumption import Resumption
 from services.delivery.suppression_service import SuppressionCalls
 from services.delivery.suppressions import Suppressions
 
@@ -109,6 +110,7 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         self._store = store
         self._operations = operations
         self._destinations = destinations
+        self._resumption = Resumption(store, operations, destinations)
         self._events = events
         self._now = now
 
@@ -190,13 +192,14 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
     async def ResumeDestination(
         self, request: queue_pb2.ResumeDestinationRequest, context: Context
     ) -> queue_pb2.ResumeDestinationResponse:
-        """End a suspension."""
+        """End a suspension, and have what waits because of it tried."""
         destination = _required_domain(request.destination)
         with store_errors():
             known = await self._destinations.resume(destination)
         if not known:
             raise not_found(f"{destination} is not suspended", reason="NOT_SUSPENDED")
         event(_log, INFO, "destination resumed", destination=destination)
+        self._resumption.begin(destination)
         return queue_pb2.ResumeDestinationResponse()
 
     async def ListDeadRecords(

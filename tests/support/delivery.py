@@ -271,13 +271,16 @@ def _now() -> datetime:
 
 
 async def put_to_wait(
-    store: JetStream, *records: QueuedMessage, state: State = State.DEFERRED
+    store: JetStream,
+    *records: QueuedMessage,
+    state: State = State.DEFERRED,
+    reason: str = "451 4.3.0 not now",
 ) -> None:
     """Put records into the queue as waiting for an hour, or held."""
     due = datetime.now(UTC) + timedelta(hours=1)
     for record in records:
         await move_to_stream(Batcher(store), record)
-        record.wait_reason = "451 4.3.0 not now"
+        record.wait_reason = reason
         await store.publish(deferred(record, due) if state is State.DEFERRED else held(record))
 
 

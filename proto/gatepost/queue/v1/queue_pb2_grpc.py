@@ -161,7 +161,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeDestination(self, request, context):
-        """ResumeDestination ends a suspension. Role: operator.
+        """ResumeDestination ends a suspension; what waits because of it is tried within seconds.
+        Role: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class QueueServiceStub:
     SuspendDestination: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.SuspendDestinationResponse]
     """SuspendDestination stops attempts at a destination. Role: operator."""
     ResumeDestination: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ResumeDestinationRequest, _queue_pb2.ResumeDestinationResponse]
-    """ResumeDestination ends a suspension. Role: operator."""
+    """ResumeDestination ends a suspension; what waits because of it is tried within seconds.
+    Role: operator.
+    """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_queue_pb2.WatchEventsRequest, _queue_pb2.WatchEventsResponse]
     """WatchEvents streams what happens, as it happens. Role: viewer."""
     ListDeadRecords: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListDeadRecordsRequest, _queue_pb2.ListDeadRecordsResponse]
@@ -84,7 +86,9 @@ class QueueServiceAsyncStub(QueueServiceStub):
     SuspendDestination: _aio.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.SuspendDestinationResponse]  # type: ignore[assignment]
     """SuspendDestination stops attempts at a destination. Role: operator."""
     ResumeDestination: _aio.UnaryUnaryMultiCallable[_queue_pb2.ResumeDestinationRequest, _queue_pb2.ResumeDestinationResponse]  # type: ignore[assignment]
-    """ResumeDestination ends a suspension. Role: operator."""
+    """ResumeDestination ends a suspension; what waits because of it is tried within seconds.
+    Role: operator.
+    """
     WatchEvents: _aio.UnaryStreamMultiCallable[_queue_pb2.WatchEventsRequest, _queue_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams what happens, as it happens. Role: viewer."""
     ListDeadRecords: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListDeadRecordsRequest, _queue_pb2.ListDeadRecordsResponse]  # type: ignore[assignment]
@@ -165,7 +169,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.ResumeDestinationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ResumeDestinationResponse, _abc.Awaitable[_queue_pb2.ResumeDestinationResponse]]:
-        """ResumeDestination ends a suspension. Role: operator."""
+        """ResumeDestination ends a suspension; what waits because of it is tried within seconds.
+        Role: operator.
+        """
 
     @_abc_1.abstractmethod
     def WatchEvents(

@@ -115,7 +115,7 @@ def _token(token_file: Path | None, data: Path) -> str:
     except (OSError, ValueError) as error:
         raise CliError(f"{path}: the token cannot be read: {error}", Exit.PERMISSION) from error
     if token_file is not None and not tokens:
-        raise CliError(f"{path}: there is no token in this file", Exit.USAGE)
+        raise CliError(f"{path}: there is no token in this file", Exit.PERMISSION)
     return tokens[0] if tokens else ""
 
 

@@ -1,16 +1,23 @@
-"""`gatepost topology`: the streams, consumer and buckets in NATS."""
+"""`gatepost topology`: the streams, consumer and buckets in NATS.
+
+On a machine with a `gatepost up` its folder tells where NATS is and how to log in. In a container
+there is none, and the configuration tells all.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
+from services.cli.connection import ENDPOINTS_FILE
 from services.cli.failure import CliError, Exit
-from services.cli.options import ConfigOption
-from services.cli.serve import ServiceDataOption, open_config
+from services.cli.options import DEFAULT_DATA, ConfigOption
+from services.cli.serve import open_config
 from services.common import topology
 from services.common.config.model import Config
 from services.common.jetstream import JetStream, StoreError
@@ -23,17 +30,26 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+POLL_S: Final = 0.05
+
+UpDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="The folder of a `gatepost up` on this machine; blank for ./data, if it is one.",
+        envvar="GATEPOST_DATA",
+        show_default=False,
+    ),
+]
 WaitOption = Annotated[
     float, typer.Option("--wait", help="Seconds to wait for NATS.", min=0.1, max=600.0)
 ]
 
 
 @app.command()
-def ensure(
-    config: ConfigOption = None, data: ServiceDataOption = None, wait: WaitOption = 60.0
-) -> None:
+def ensure(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOption = 60.0) -> None:
     """Create what is missing, and update the consumers that an older release made."""
-    created = _with_store(open_config(config, data).current, wait, _ensure)
+    created = _with_store(_config(config, data), wait, _ensure)
     for name in created:
         typer.echo(f"created or updated {name}")
     if not created:
@@ -41,11 +57,9 @@ def ensure(
 
 
 @app.command()
-def verify(
-    config: ConfigOption = None, data: ServiceDataOption = None, wait: WaitOption = 10.0
-) -> None:
+def verify(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOption = 10.0) -> None:
     """Tell what is missing or unsafe. Exit code 1 if anything is."""
-    problems = _with_store(open_config(config, data).current, wait, _verify)
+    problems = _with_store(_config(config, data), wait, _verify, leave_at_once=True)
     if problems:
         raise CliError(problems)
     typer.echo("the topology is as it must be")
@@ -63,17 +77,33 @@ async def _verify(store: JetStream, config: Config) -> list[str]:
     return await topology.verify(store, topology_settings(config))
 
 
+def _config(file: Path | None, data: Path | None) -> Config:
+    """What the `gatepost up` of the folder runs with, or the file alone. Raises `CliError`."""
+    if data is None and (DEFAULT_DATA / ENDPOINTS_FILE).exists():
+        data = DEFAULT_DATA
+    return open_config(file, data).current
+
+
 def _with_store(
-    config: Config, wait_s: float, work: Callable[[JetStream, Config], Awaitable[list[str]]]
+    config: Config,
+    wait_s: float,
+    work: Callable[[JetStream, Config], Awaitable[list[str]]],
+    *,
+    leave_at_once: bool = False,
 ) -> list[str]:
+    """`leave_at_once`: do not wait for a server that is there and does not let us in.
+
+    A new installation waits: its server may learn of a password a little later.
+    """
+    # Each attempt that fails is a line of theirs; the last is told by us.
+    logging.getLogger("services.common.jetstream").setLevel(logging.ERROR)
+
     async def run() -> list[str]:
         store = JetStream(nats_settings(config, client_name="gatepost-topology"))
         try:
-            await store.start(wait_s=wait_s)
+            await _connect(store, wait_s, leave_at_once=leave_at_once)
             if not store.connected:
-                raise CliError(
-                    f"NATS does not answer at {', '.join(config.nats.urls)}", Exit.UNAVAILABLE
-                )
+                raise CliError(_why_not(store, config), Exit.UNAVAILABLE)
             return await work(store, config)
         except StoreError as error:
             raise CliError(f"NATS: {error}") from error
@@ -81,3 +111,30 @@ def _with_store(
             await store.close()
 
     return asyncio.run(run())
+
+
+async def _connect(store: JetStream, wait_s: float, *, leave_at_once: bool) -> None:
+    """Return when it stands, when the time is over, or when waiting is of no use."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_s
+    stands = asyncio.Event()
+    store.on_connection_change(lambda connected: stands.set() if connected else None)
+    await store.start()
+    while not stands.is_set() and loop.time() < deadline:
+        if leave_at_once and store.not_let_in:
+            return
+        await asyncio.sleep(POLL_S)
+
+
+def _why_not(store: JetStream, config: Config) -> str:
+    urls = ", ".join(config.nats.urls)
+    if not store.not_let_in:
+        why = f": {store.problem}" if store.problem else ""
+        return f"NATS does not answer at {urls}{why}"
+    who = (
+        f"the user {config.nats.username!r}" if config.nats.username else "anybody without a login"
+    )
+    return (
+        f"NATS at {urls} does not let in {who}; name the folder of its `gatepost up` with --data,"
+        " or a configuration with nats.username and nats.password_file with --config"
+    )

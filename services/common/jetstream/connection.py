@@ -40,6 +40,8 @@ class Connection:
         self._context: JetStreamContext | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._on_change: list[Callable[[bool], None]] = []
+        self.problem = ""
+        """Why the last attempt to connect failed; blank before the first that did."""
 
     def on_connection_change(self, callback: Callable[[bool], None]) -> None:
         """Call back with True when the connection stands and with False when it is lost."""
@@ -49,6 +51,11 @@ class Connection:
     def connected(self) -> bool:
         """True while the connection stands."""
         return self.client.is_connected
+
+    @property
+    def not_let_in(self) -> bool:
+        """Whether the last attempt failed because the server wants another user or password."""
+        return not self.connected and "authorization" in self.problem.lower()
 
     @property
     def server_version(self) -> tuple[int, int, int]:
@@ -113,6 +120,7 @@ class Connection:
                     closed_cb=_nothing,
                 )
             except (nats.errors.Error, OSError, TimeoutError) as error:
+                self.problem = str(error) or type(error).__name__
                 _log.warning("NATS is not reachable yet: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(1)
             else:
@@ -126,6 +134,7 @@ class Connection:
         return self._settings.password_file.read_text(encoding="utf-8").strip()
 
     async def _on_error(self, error: Exception) -> None:
+        self.problem = str(error) or type(error).__name__
         _log.warning("NATS: %s: %s", type(error).__name__, error)
 
     async def _on_disconnected(self) -> None:

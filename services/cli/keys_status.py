@@ -64,20 +64,25 @@ def status(
 
 def _tell(statuses: list[pb.DomainStatus], *, is_enabled: bool) -> None:
     rows = [
-        (each.domain, signing_word(each.signing), " ".join(each.selectors)) for each in statuses
+        (each.domain, _what_happens(each, is_enabled=is_enabled), " ".join(each.selectors))
+        for each in statuses
     ]
     print_table(["DOMAIN", "MAIL IS", "KEYS"], rows)
     for each in statuses:
         for problem in each.problems:
             typer.echo(printable(f"{each.domain}: {problem}"))
     if not is_enabled:
-        typer.echo("delivery.dkim.enabled is off: no mail is signed, whatever keys there are")
+        typer.echo("delivery.dkim.enabled is off: no mail is signed, although keys may be there")
 
 
 def _is_bad(status: pb.DomainStatus, *, is_enabled: bool) -> bool:
-    if status.signing == pb.DOMAIN_SIGNING_WAITING:
-        return True
-    return is_enabled and status.local and status.signing == pb.DOMAIN_SIGNING_UNSIGNED
+    happens = _what_happens(status, is_enabled=is_enabled)
+    return happens == "waiting" or (status.local and happens == "unsigned")
+
+
+def _what_happens(status: pb.DomainStatus, *, is_enabled: bool) -> str:
+    """The word for its mail. Where signing is off, none is signed, and none waits for a key."""
+    return signing_word(status.signing if is_enabled else pb.DOMAIN_SIGNING_UNSIGNED)
 
 
 def signing_word(signing: pb.DomainSigning.ValueType) -> str:

@@ -6,7 +6,9 @@ loop that hangs. Metrics are rendered in one thread, because rendering takes mil
 must not wait for it.
 
 Guarantees: one request per connection, answered with `Connection: close`; at most
-`MAX_CONNECTIONS` at once, others get 503; a request's head is at most `MAX_HEAD_BYTES` and must
+`MAX_CONNECTIONS` at once: a new one has the oldest closed that is silent, or else the oldest that
+has its answer and does not go, so that nobody holds off the probes by being slow; at most
+`MAX_RENDERS` scrapes at once, others get 503; a request's head is at most `MAX_HEAD_BYTES` and must
 arrive within `REQUEST_SECONDS`. Request bodies are not read. Everything here is open to whoever
 reaches the port, and says nothing that must be kept secret."""
 
@@ -29,6 +31,7 @@ __all__ = ["HttpServer", "Readiness"]
 
 MAX_HEAD_BYTES = 8192  # Prometheus and the kubelet send under 1 KiB
 MAX_CONNECTIONS = 32  # a few scrapers and the kubelet; more is a mistake or an attack
+MAX_RENDERS = 8  # fewer than connections: there is always one that can be closed
 REQUEST_SECONDS = 5.0
 RENDER_SECONDS = 10.0  # Prometheus gives up after 10 s by default
 LINGER_SECONDS = 1.0
@@ -73,6 +76,10 @@ class HttpServer:
         self._setting = setting
         self._registry = registry
         self._connections: set[asyncio.Task[None]] = set()
+        # The oldest first.
+        self._silent: dict[asyncio.StreamWriter, None] = {}  # the request's head is not complete
+        self._answered: dict[asyncio.StreamWriter, None] = {}  # the answer is not fetched
+        self._renders = 0
         self._server: asyncio.Server | None = None
         # One thread: scrapes queue behind each other instead of multiplying their cost.
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -103,10 +110,21 @@ class HttpServer:
         self._renderer.shutdown(wait=False, cancel_futures=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._silent[writer] = None
+        if len(self._silent) + len(self._answered) + self._renders > MAX_CONNECTIONS:
+            self._make_room(writer)
         # A task of our own: asyncio logs an error when one that it makes is cancelled.
         connection = asyncio.create_task(self._handle(reader, writer), name="http")
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
+
+    def _make_room(self, newest: asyncio.StreamWriter) -> None:
+        for writers in (self._silent, self._answered):
+            oldest = next(iter(writers), newest)
+            if oldest is not newest:
+                del writers[oldest]
+                oldest.transport.abort()
+                return
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -115,20 +133,25 @@ class HttpServer:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client went away or was too slow; nothing is lost
         finally:
-            writer.close()
+            self._silent.pop(writer, None)
+            self._answered.pop(writer, None)
+            writer.transport.abort()  # harmless to one that is closed
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method = "GET"
         try:
-            if len(self._connections) > MAX_CONNECTIONS:
-                raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
             method, path, accept = await _request(reader)
+            self._silent.pop(writer, None)
             answer = await self._answer(method, path, accept)
         except _Refused as refused:
             answer = refused.answer
+        self._silent.pop(writer, None)
+        self._answered[writer] = None
         writer.write(_head(answer) + (b"" if method == "HEAD" else answer.body))
         await writer.drain()
         await _linger(reader, writer)
+        writer.close()
+        await writer.wait_closed()
 
     async def _answer(self, method: str, path: str, accept: str) -> _Answer:
         if path != "/metrics" and path not in self._pages:
@@ -140,7 +163,10 @@ class HttpServer:
         return self._pages[path]()
 
     async def _metrics(self, accept: str) -> _Answer:
+        if self._renders >= MAX_RENDERS:
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
         encode, content_type = choose_encoder(accept)
+        self._renders += 1
         render = asyncio.get_running_loop().run_in_executor(self._renderer, encode, self._registry)
         try:
             async with asyncio.timeout(RENDER_SECONDS):
@@ -151,6 +177,8 @@ class HttpServer:
             # A collector that fails must not take the probes with it.
             event(_log, WARNING, "metrics cannot be rendered", exc_info=True)
             raise _Refused(HTTPStatus.INTERNAL_SERVER_ERROR) from error
+        finally:
+            self._renders -= 1
 
     def _healthz(self) -> _Answer:
         return _Answer(HTTPStatus.OK, b"ok\n")

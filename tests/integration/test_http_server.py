@@ -1,11 +1,13 @@
 """The HTTP port over a real socket: what Prometheus and the kubelet see, and what others get."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -15,6 +17,8 @@ from services.common import http
 from services.common.http import HttpServer
 from services.common.readiness import Readiness
 from services.common.start import StartError
+
+_LARGE = bytes(64 * 1024 * 1024)  # more than the sockets of both sides take
 
 
 @dataclass
@@ -140,15 +144,48 @@ async def test_slow_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.status == 408
 
 
-async def test_too_many_connections_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 2)
+@pytest.mark.parametrize("sent", [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\n\r\n"])
+async def test_slow_connections_do_not_hold_off_the_probes(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 600.0)
+    monkeypatch.setattr(http, "LINGER_SECONDS", 600.0)
     async with serving() as server:
-        idle = [await asyncio.open_connection(server.host, server.port) for _ in range(2)]
-        assert (await get(server, "/healthz")).status == 503
-        for _, writer in idle:
+        slow = [await asyncio.open_connection(server.host, server.port) for _ in range(40)]
+        for _, writer in slow:
+            with contextlib.suppress(ConnectionError):  # it may be closed already
+                writer.write(sent)
+                await writer.drain()
+        assert [(await get(server, "/healthz")).status for _ in range(5)] == [200] * 5
+        # The oldest gave way, and one of the newest did not.
+        with contextlib.suppress(ConnectionError):
+            await slow[0][0].read()
+        assert slow[0][0].at_eof() or slow[0][0].exception() is not None
+        assert not slow[-1][1].is_closing()
+        assert not slow[-1][0].at_eof()
+        for _, writer in slow:
             writer.close()
-        while (await get(server, "/healthz")).status != 200:
-            pass
+
+
+async def test_a_client_that_never_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(http, "RENDER_SECONDS", 0.1)
+    monkeypatch.setattr(http, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(HttpServer, "_healthz", lambda _: http._Answer(HTTPStatus.OK, _LARGE))
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port, limit=1)
+        writer.write(b"GET /healthz HTTP/1.1\r\n\r\n")
+        await writer.drain()
+        received = 0
+        while not server._answered:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+        while server._connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionError):
+            while octets := await reader.read(1 << 20):
+                received += len(octets)
+        assert received < len(_LARGE)
+        writer.close()
 
 
 async def test_client_that_vanishes_leaves_nothing() -> None:
@@ -214,6 +251,34 @@ async def test_rendering_does_not_hold_up_the_loop() -> None:
         finally:
             release.set()
         assert "gatepost_test_total 0.0" in (await scrape).body
+
+
+async def test_scrapes_beyond_the_limit_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    release = threading.Event()
+
+    class Slow:
+        def collect(self) -> Iterator[Metric]:
+            release.wait(10)
+            return iter(())
+
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http, "MAX_RENDERS", 2)
+    registry = CollectorRegistry()
+    registry._collector_to_names[Slow()] = []
+    async with serving(registry=registry) as server:
+        scrapes = [asyncio.ensure_future(get(server, "/metrics")) for _ in range(4)]
+        try:
+            done, pending = await asyncio.wait(
+                scrapes, timeout=8, return_when=asyncio.FIRST_COMPLETED
+            )
+            assert (await get(server, "/healthz")).status == 200
+        finally:
+            release.set()
+        assert {scrape.result().status for scrape in done} == {503}
+        assert sorted([(await scrape).status for scrape in scrapes]) == [200, 200, 503, 503]
+        assert pending
 
 
 async def test_busy_port_names_the_setting() -> None:

@@ -29,7 +29,7 @@ _CALL_SECONDS = 15.0
 def code_of(call: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as caught:
         call()
-    code: grpc.StatusCode = caught.value.code()  # type: ignore[attr-defined]
+    code: grpc.StatusCode = caught.value.code()
     return code
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.common.config.delivery import Delivery
 from services.common.config.model import Config
 
 
 def notes(config: Config) -> list[str]:
     """One line for each, beginning with the key that it is about."""
-    return [*_smarthosts(config.delivery), *_dane(config)]
+    return [*_smarthosts(config), *_dane(config)]
 
 
-def _smarthosts(delivery: Delivery) -> Iterator[str]:
+def _smarthosts(config: Config) -> Iterator[str]:
+    delivery = config.delivery
     if delivery.smarthost.host:
         yield (
-            f"delivery.smarthost: all mail that is not local goes to {delivery.smarthost.host};"
+            f"delivery.smarthost: all mail{_except(config)} goes to {delivery.smarthost.host};"
             " MX records, MTA-STS policies and TLSA records of destinations do not count"
         )
         return
@@ -26,6 +26,17 @@ def _smarthosts(delivery: Delivery) -> Iterator[str]:
                 f"delivery.sender_smarthosts.{domain}: its mail goes to {smarthost.host};"
                 " MX records, MTA-STS policies and TLSA records of destinations do not count for it"
             )
+
+
+def _except(config: Config) -> str:
+    """Which mail does not go to the smarthost for all."""
+    exempt = {
+        "to domains.local": config.domains.local,
+        "to domains.relay": config.domains.relay,
+        "from delivery.sender_smarthosts": config.delivery.sender_smarthosts,
+    }
+    words = [word for word, domains in exempt.items() if domains]
+    return f" but that {' and '.join(words)}" if words else ""
 
 
 def _dane(config: Config) -> Iterator[str]:

@@ -17,10 +17,17 @@ HOST = {"host": "smart.test"}
     ("values", "expected"),
     [
         ({}, []),
-        ({"delivery": {"smarthost": HOST}}, ["delivery.smarthost: all mail"]),
+        ({"delivery": {"smarthost": HOST}}, ["delivery.smarthost: all mail goes to smart.test;"]),
         (
             {"delivery": {"smarthost": HOST, "sender_smarthosts": {"a.test": HOST}}},
-            ["delivery.smarthost: all mail"],
+            ["delivery.smarthost: all mail but that from delivery.sender_smarthosts goes to smart"],
+        ),
+        (
+            {
+                "delivery": {"smarthost": HOST},
+                "domains": {"local": ["a.test"], "relay": {"b.test": "mx.b.test"}},
+            },
+            ["delivery.smarthost: all mail but that to domains.local and to domains.relay goes to"],
         ),
         (
             {"delivery": {"sender_smarthosts": {"a.test": HOST, "b.test": HOST, "c.test": {}}}},

@@ -20,6 +20,7 @@ from services.common.log import LogFormat
 from services.common.rpc.guard import Limits
 from services.common.wiring import open_channel, open_resolver, open_rpc_server, open_store
 from services.delivery import queue_gauges
+from services.delivery.another_chance import AnotherChance
 from services.delivery.attempt import Attempts
 from services.delivery.destinations import Destinations
 from services.delivery.events import Events
@@ -91,7 +92,12 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     )
     ledger.on_leaving = intake.look_again
     context.on_stop(Stage.DRAIN, "records in hand", intake.drain)
-    operations = Operations(store, notifier, clock.now)
+    operations = Operations(
+        store,
+        notifier,
+        clock.now,
+        on_retry=AnotherChance(source, slots, destinations).give,
+    )
     service = QueueService(store, operations, destinations, events, suppressions, clock.now)
     await _serve(context, config, service)
     context.spawn("config", source.follow())

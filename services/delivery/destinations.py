@@ -96,13 +96,13 @@ class Destinations:
 
     async def resume(self, destination: str) -> bool:
         """End a suspension; false if there was none. Raises `StoreError`."""
-        bucket = await self._opened()
-        key = _key(_SUSPENDED, destination)
-        known = await bucket.get(key) is not None
-        if known:
-            await bucket.delete(key)
+        known = await self._remove(_SUSPENDED, destination)
         self._suspended.pop(destination, None)
         return known
+
+    async def forget_failing(self, next_hop: str) -> None:
+        """Tell nobody any more that a next hop is to be left alone. Raises `StoreError`."""
+        await self._remove(_FAILING, next_hop)
 
     def tell_failing(self, next_hop: str, seconds: float, reply: Reply) -> None:
         """Tell the other replicas that a next hop is to be left alone, without waiting for it."""
@@ -164,6 +164,15 @@ class Destinations:
     async def _put(self, kind: str, name: str, value: dict[str, Any]) -> None:
         bucket = await self._opened()
         await bucket.put(_key(kind, name), json.dumps(value).encode())
+
+    async def _remove(self, kind: str, name: str) -> bool:
+        """Whether there was such an entry."""
+        bucket = await self._opened()
+        key = _key(kind, name)
+        known = await bucket.get(key) is not None
+        if known:
+            await bucket.delete(key)
+        return known
 
     async def _opened(self) -> Bucket:
         if self._bucket is None:

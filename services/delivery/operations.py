@@ -51,16 +51,31 @@ Operation = Callable[[Stored], Awaitable[Stored | None]]
 class Operations:
     """Changes of records by hand. Every method raises `StoreError` and `NotPossible`."""
 
-    def __init__(self, store: JetStream, notifier: Notifier, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: JetStream,
+        notifier: Notifier,
+        now: Callable[[], datetime],
+        *,
+        on_retry: Callable[[QueuedMessage], Awaitable[None]],
+    ) -> None:
+        """`on_retry` is told the record that an operator wants tried, before it is due."""
         self._store = store
         self._notifier = notifier
         self._now = now
+        self._on_retry = on_retry
 
     async def retry(self, stored: Stored) -> Stored:
-        """Make a record that waits due now. One that is due stays so."""
+        """Have a record that waits tried now, whatever its next hop did before."""
         state, record = _readable(stored)
         if state is State.HELD:
             raise NotPossible("it is held; release it to have it tried")
+        await self._on_retry(record)
+        return await self.make_due(stored)
+
+    async def make_due(self, stored: Stored) -> Stored:
+        """Make a record that waits due now. Others are not touched."""
+        state, record = _readable(stored)
         if state is State.DEFERRED:
             return await self._replace(stored, record, self._now() - timedelta(seconds=1))
         return stored

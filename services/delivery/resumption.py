@@ -81,7 +81,7 @@ class Resumption:
         if entry.due_time.ToDatetime(tzinfo=UTC) <= stored.time:
             return False  # made due before: it comes by again until the server has moved it
         try:
-            await self._operations.retry(stored)
+            await self._operations.make_due(stored)
         except NotPossible:
             return False  # it moved on by itself
         return True

@@ -156,6 +156,12 @@ class Slots:
         if until > place.left_alone_until:
             self._leave_alone(place, until, failure)
 
+    def try_again(self, key: str) -> None:
+        """Leave a next hop alone no longer. It has failed as often as before, until it succeeds."""
+        place = self._places.get(key)
+        if place is not None:
+            place.left_alone_until = 0.0
+
     def _leave_alone(self, place: _Place, until: float, failure: Reply) -> None:
         place.failure = failure
         place.left_alone_until = until

@@ -16,10 +16,7 @@ from gatepost.queue.v1.queue_pb2_grpc import (
 )
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.subjects import DEAD_STREAM, State
-from services.delivery import resumption
 from services.delivery.ledger import SUBJECT_HEADER
-from services.delivery.resumption import Resumption
-from services.delivery.worker import SUSPENDED
 from tests.support.delivery import (
     FAR,
     Delivery,
@@ -266,75 +263,6 @@ async def test_what_is_being_tried_cannot_be_changed(
     with failing(grpc.StatusCode.FAILED_PRECONDITION):
         await getattr(stub, method)(request)
     assert await states(store) == [State.READY]
-
-
-async def test_a_suspended_destination_is_left_alone_until_it_is_resumed(
-    store: JetStream, stub: QueueServiceStub, delivery: Delivery, peer: SmtpPeer
-) -> None:
-    await stub.SuspendDestination(pb.SuspendDestinationRequest(destination=FAR))
-    async with delivery:
-        await submit(store, mail(f"you@{FAR}"), mail("you@example.test"))
-        (waiting,) = await wait_queued(store, State.DEFERRED)
-        assert (waiting.attempts, waiting.wait_reason) == (0, "the destination is suspended")
-        await stub.ResumeDestination(pb.ResumeDestinationRequest(destination=FAR))
-        await peer.wait_mails(1)
-        await wait_queued(store)
-
-
-async def test_what_waits_for_another_reason_than_the_suspension_is_left_to_its_time(
-    store: JetStream, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resumption, "PAGE", 2)
-    suspended = [mail(f"you@{FAR}") for _ in range(5)]
-    for record in suspended:
-        await put_to_wait(store, record, reason=SUSPENDED)
-    other, elsewhere = mail(f"you@{FAR}"), mail("you@elsewhere.test")
-    await put_to_wait(store, other)
-    await put_to_wait(store, elsewhere, reason=SUSPENDED)
-    resuming = Resumption(store, delivery.operations, delivery.destinations)
-    assert await resuming.make_due(FAR) == len(suspended)
-    left = await wait_queued(store, *[State.READY] * 5, *[State.DEFERRED] * 2)
-    due = datetime.now(UTC) + timedelta(minutes=59)
-    waiting = {each.message_id for each in left if each.due_time.ToDatetime(tzinfo=UTC) > due}
-    assert waiting == {other.message_id, elsewhere.message_id}
-
-
-async def test_what_a_replica_put_back_that_had_not_heard_of_the_end_goes_on_too(
-    store: JetStream, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resumption, "NOTICED_S", 1.0)
-    resuming = Resumption(store, delivery.operations, delivery.destinations)
-    await put_to_wait(store, mail(f"you@{FAR}"), reason=SUSPENDED)
-    resuming.begin(FAR)
-    await wait_queued(store, State.READY)
-    await put_to_wait(store, mail(f"you@{FAR}"), reason=SUSPENDED)
-    await wait_queued(store, State.READY, State.READY)
-
-
-async def test_a_destination_that_is_suspended_again_is_left_alone(
-    store: JetStream, delivery: Delivery
-) -> None:
-    await put_to_wait(store, mail(f"you@{FAR}"), reason=SUSPENDED)
-    await delivery.destinations.suspend(FAR, None)
-    resuming = Resumption(store, delivery.operations, delivery.destinations)
-    assert await resuming.make_due(FAR) == 0
-
-
-async def test_other_replicas_learn_of_suspensions_and_failing_next_hops(
-    store: JetStream, delivery: Delivery, peer: SmtpPeer
-) -> None:
-    port = peer.port
-    await peer.__aexit__(None, None, None)
-    other = Delivery(store, {"domains": {"relay": {FAR: f"smtp:127.0.0.1:{port}"}}})
-    await delivery.destinations.suspend("quiet.test", None)
-    async with delivery:
-        await submit(store, mail(f"you@{FAR}"))
-        await wait_queued(store, State.DEFERRED)
-    await other.destinations.refresh()
-    assert other.destinations.suspension("quiet.test") is not None
-    parked = await other.slots.take(f"smtp:127.0.0.1:{port}")
-    assert parked is not None
-    assert parked.failure is not None
 
 
 async def test_events_are_watched_as_they_happen(

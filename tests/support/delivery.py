@@ -44,6 +44,7 @@ from services.common.queue.subjects import (
 )
 from services.common.rpc.client import channel
 from services.common.topology import TopologySettings, ensure
+from services.delivery.another_chance import AnotherChance
 from services.delivery.attempt import Attempts
 from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
@@ -216,7 +217,8 @@ class Delivery:
         self.slots.on_left_alone = self.destinations.tell_failing
         self.suppressions = Suppressions(self.store, self.source, _now)
         notifier = Notifier(store, ledger, self.events_sent, self.source)
-        self.operations = Operations(store, notifier, _now)
+        chance = AnotherChance(self.source, self.slots, self.destinations)
+        self.operations = Operations(store, notifier, _now, on_retry=chance.give)
         self.service = QueueService(
             store,
             self.operations,

@@ -48,6 +48,22 @@ async def test_a_window_is_filled_and_then_others_wait_for_a_turn(clock: Clock) 
     assert await third is None
 
 
+async def test_a_next_hop_that_an_operator_wants_tried_is_left_alone_for_longer_if_it_fails(
+    clock: Clock,
+) -> None:
+    made = slots(clock)
+    made.try_again("a")  # nothing is known of it
+    left_alone: list[float] = []
+    made.on_left_alone = lambda _key, seconds, _failure: left_alone.append(seconds)
+    for _ in range(2):
+        assert await made.take("a") is None
+        made.give("a", 0.1, failure=FAILURE)
+        assert await made.take("a") is not None
+        made.try_again("a")
+    assert await made.take("a") is None
+    assert left_alone[1] == 2 * left_alone[0]
+
+
 async def test_the_window_grows_with_success_up_to_the_limit(clock: Clock) -> None:
     made = slots(clock)
     for _ in range(20):

@@ -126,7 +126,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryMessage(self, request, context):
-        """RetryMessage makes a deferred mail due now. Role: operator.
+        """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed,
+        the replica that is asked tries it again nevertheless. Role: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,7 @@ HOST = {"host": "smart.test"}
         (
             {
                 "delivery": {"smarthost": HOST},
-                "domains": {"local": ["a.test"], "relay": {"b.test": "mx.b.test"}},
+                "domains": {"local": ["a.test"], "relay": {"b.test": "smtp:mx.b.test:25"}},
             },
             ["delivery.smarthost: all mail but that to domains.local and to domains.relay goes to"],
         ),

@@ -18,7 +18,8 @@ MAX_STRING_OCTETS: Final = 255
 """Of one string within a TXT record (RFC 1035 §3.3)."""
 _SHOWN_OCTETS: Final = 300
 
-_TAG: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*([^;]*?)\s*", re.ASCII)
+_TAG_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_SPACE: Final = " \t\n\r\f\v"
 
 
 def value(key: Key) -> str:
@@ -108,10 +109,10 @@ def _tags(record: bytes) -> dict[str, str] | None:
     if not parts[-1].strip():
         parts.pop()
     for part in parts:
-        match = _TAG.fullmatch(part)
-        if match is None or match[1] in tags:
+        name, equals, value = (piece.strip(_SPACE) for piece in part.partition("="))
+        if not equals or not _TAG_NAME.fullmatch(name) or name in tags:
             return None
-        tags[match[1]] = match[2]
+        tags[name] = value
     return tags or None
 
 

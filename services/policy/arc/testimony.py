@@ -14,7 +14,8 @@ from services.policy.arc.result import ArcResult
 
 METHODS = frozenset({"spf", "dkim", "dmarc"})
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+# One without its end takes the rest. It always matches, so that nothing is looked at twice.
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _COMMENT = re.compile(r"\([^()]*\)")
 _RESULT = re.compile(
     r"\s*(?P<method>[a-z]+)(?:\s*/\s*[0-9]+)?\s*=\s*(?P<result>[a-z]+)", re.IGNORECASE

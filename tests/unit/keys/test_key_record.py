@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 
 import dns.rdata
@@ -109,3 +110,12 @@ def test_records_that_verifiers_would_not_take(records: list[bytes], why: str) -
     for record in records[:1]:
         # What is there is shown, so that a person sees the typing error.
         assert record.decode("ascii", "backslashreplace")[:200] in objection
+
+
+@pytest.mark.parametrize(
+    "record", [b"v=DKIM1; p=x%bx", b"v=DKIM1; p=%bx", b"%b", b"v%b", b"%b=", b"v=%b"]
+)
+def test_much_white_space_takes_little_time(record: bytes) -> None:
+    begun = time.process_time()
+    assert key_record.objection(_RSA, [record.replace(b"%b", b" " * 60_000)])
+    assert time.process_time() - begun < 2.0  # quadratic, it takes ten

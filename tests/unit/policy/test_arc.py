@@ -165,6 +165,9 @@ def chain(*hops: tuple[str, str], result: str = "pass") -> ArcResult:
         ),
         ([("list.test", COMMENTED.format("fail"))], set()),
         ([("list.test", COMMENTED.format("pass"))], {"dkim"}),
+        # A string without its end hides what comes after it
+        ([("list.test", 'spf=pass; dkim=fail reason="a; dmarc=pass')], {"spf"}),
+        ([("list.test", 'spf=pass; dkim=fail reason="a; dmarc=pass\\')], {"spf"}),
         # Trust ends at the first sealer, from the last one back, who is not trusted
         ([("list.test", "dmarc=pass"), ("other.test", "arc=pass; dmarc=fail")], set()),
         ([("other.test", "dmarc=pass"), ("list.test", "dmarc=fail")], set()),
@@ -176,6 +179,14 @@ def test_what_trusted_sealers_saw(hops: list[tuple[str, str]], seen: set[str]) -
     assert set(witnesses(chain(*hops), trusted)) == seen
     assert witnesses(chain(*hops, result="fail"), trusted) == {}
     assert witnesses(chain(*hops), ()) == {}
+
+
+@pytest.mark.parametrize("odd", ['\\"', '"\\', '"', "(", "()", "a=", " "])
+def test_odd_testimony_takes_little_time(odd: str) -> None:
+    begun = time.process_time()
+    heard = witnesses(chain(("list.test", "spf=pass; " + odd * 50_000)), ("list.test",))
+    assert time.process_time() - begun < 3.0  # quadratic, it takes a minute
+    assert set(heard) == {"spf"}
 
 
 def test_a_failure_can_be_outweighed() -> None:

@@ -35,7 +35,8 @@ from services.common.mail.reply import IDLE_TIMEOUT, SHUTTING_DOWN, Reply
 from services.common.mail.trace import TlsSession
 from services.ingress.command_loop import CommandLoop
 from services.ingress.dialogue import Dialogue, Edge
-from services.ingress.gate import Address, Gate
+from services.ingress.gate import Address, Gate, Visitor
+from services.ingress.handshake import HANDSHAKE_S
 from services.ingress.input import BUFFER_OCTETS, EndOfInput, Input
 from services.ingress.proxy_header import Proxied, canonical_address
 from services.ingress.replies import wire
@@ -54,9 +55,6 @@ TLS_SESSIONS = Counter(
     ["listener", "version"],
 )
 
-HANDSHAKE_S: Final = 15.0
-"""A TLS handshake; it takes three round trips at most."""
-
 LINGER_S: Final = 2.0
 """How long a client that we hang up on may take to read why."""
 
@@ -73,6 +71,7 @@ class Engine(SMTP):
         tls: ssl.SSLContext | None,
         loop: asyncio.AbstractEventLoop,
         proxied: Proxied | None = None,
+        entered: Visitor | None = None,
     ) -> None:
         # SMTP.__init__ is left out: it looks through the handler's attributes, 140 µs for each
         # connection, for hooks that we have not. What the inherited methods read is set here.
@@ -91,6 +90,7 @@ class Engine(SMTP):
         self._listener = listener
         self._tls = tls
         self._proxied = proxied
+        self._entered = entered
         self._channel: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._waiting_since: float | None = None
@@ -111,6 +111,8 @@ class Engine(SMTP):
         self._client = Session(self._listener, client.address, client.port, tls=_tls_of(transport))
         self._dialogue = Dialogue(self._edge, self._client, starttls=self.offers_tls)
         super().connection_made(transport)
+        if self._entered is not None:
+            self._gate.hand_over(self._entered, self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone. What is being done with a mail goes on; its reply is lost."""
@@ -196,7 +198,9 @@ class Engine(SMTP):
 
     async def _live(self) -> None:
         try:
-            refusal = self._gate.enter(self, self._edge.config.smtp.limits)
+            refusal = None
+            if self._entered is None:
+                refusal = self._gate.enter(self, self._edge.config.smtp.limits)
             if refusal is not None:
                 raise SessionEnd("excess", refusal)
             self._client.address_lost = self.is_server and self._gate.loses_addresses

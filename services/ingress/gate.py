@@ -21,7 +21,9 @@ from services.ingress.rates import Rates
 from services.ingress.suspicion import Suspicion
 
 CONNECTIONS = Gauge(
-    "gatepost_ingress_connections", "Sessions that are open, by listener.", ["listener"]
+    "gatepost_ingress_connections",
+    "Sessions and TLS handshakes that are open, by listener.",
+    ["listener"],
 )
 SESSIONS = Counter(
     "gatepost_ingress_sessions_total",
@@ -78,11 +80,27 @@ class Gate:
         refusal = self._refusal(visitor.address, source, limits)
         if visitor.is_server:
             self._suspicion.note(visitor.address)
+        self._add(visitor, source)
+        return refusal
+
+    def _add(self, visitor: Visitor, source: Source) -> None:
         self._visitors.add(visitor)
         self._per_source[source] += 1
         self._empty.clear()
         CONNECTIONS.labels(visitor.listener_name).inc()
-        return refusal
+
+    def __contains__(self, visitor: Visitor) -> bool:
+        """Whether somebody is in."""
+        return visitor in self._visitors
+
+    def hand_over(self, visitor: Visitor, successor: Visitor) -> None:
+        """Let a session have the place of the handshake that it began with."""
+        if visitor in self._visitors:
+            self._visitors.remove(visitor)
+            self._visitors.add(successor)
+        else:
+            # Given up in the same moment: the session ends at once, but what enters leaves.
+            self._add(successor, source_of(successor.address))
 
     @property
     def loses_addresses(self) -> bool:

@@ -7,7 +7,6 @@ the ports, lets the sessions finish what they have in hand, and returns when all
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
@@ -19,8 +18,9 @@ from services.common.log import INFO, WARNING, event
 from services.common.start import StartError, bind_error
 from services.common.tls import ServerTls
 from services.ingress.dialogue import Edge
-from services.ingress.engine import HANDSHAKE_S, Engine
-from services.ingress.gate import Gate
+from services.ingress.engine import Engine
+from services.ingress.gate import Gate, Visitor
+from services.ingress.handshake import Handshake
 from services.ingress.proxy_header import Proxied
 from services.ingress.proxy_listener import ProxyListener
 
@@ -44,6 +44,7 @@ class Listeners:
         self._gate = gate
         self._tls = tls
         self._servers: list[asyncio.Server | ProxyListener] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
         self.ports: dict[str, int] = {}
         """The port of each listener, by its name."""
 
@@ -79,34 +80,39 @@ class Listeners:
         starttls = self._starttls(listener)
         loop = asyncio.get_running_loop()
 
-        def session(proxied: Proxied | None = None) -> Engine:
+        def session(proxied: Proxied | None = None, entered: Visitor | None = None) -> Engine:
             return Engine(
-                self._edge, self._gate, listener, tls=starttls, loop=loop, proxied=proxied
+                self._edge,
+                self._gate,
+                listener,
+                tls=starttls,
+                loop=loop,
+                proxied=proxied,
+                entered=entered,
             )
 
-        handshake = HANDSHAKE_S if implicit else None
-        if not listener.proxy_protocol.trusted:
+        if implicit is None and not listener.proxy_protocol.trusted:
             server = await loop.create_server(
-                session,
-                listener.address or None,
-                listener.port,
-                ssl=implicit,
-                ssl_handshake_timeout=handshake,
-                backlog=BACKLOG,
+                session, listener.address or None, listener.port, backlog=BACKLOG
             )
             self._servers.append(server)
             port: int = server.sockets[0].getsockname()[1]
             return port
 
-        async def serve(connection: socket.socket, client: Proxied | None) -> None:
-            # A failed handshake is the client's business, and closes the connection.
-            with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(
-                    lambda: session(client),
-                    connection,
-                    ssl=implicit,
-                    ssl_handshake_timeout=handshake,
-                )
+        async def serve(connection: socket.socket, client: Proxied) -> None:
+            if implicit is None:
+                await loop.connect_accepted_socket(lambda: session(client), connection)
+                return
+            # As a task of its own: the gate says how many there may be, not the listener.
+            handshake = Handshake(self._gate, listener, client).run(
+                connection,
+                implicit,
+                lambda entered: session(client, entered),
+                self._edge.config.smtp.limits,
+            )
+            task = loop.create_task(handshake)
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
 
         proxy = ProxyListener(listener, serve)
         self._servers.append(proxy)

@@ -1,8 +1,10 @@
-"""A port behind a load balancer that says with the PROXY protocol who the client is.
+"""A port whose connections are looked at as bare sockets before their session begins.
 
-The header comes before everything else, TLS included, so it is read from the bare socket and
-exactly to its end. Only peers in `proxy_protocol.trusted` are believed, and from them the header is
-demanded; what anybody else says about who he is means nothing, so others are ordinary clients.
+Behind a load balancer the PROXY protocol says who the client is. Its header comes before everything
+else, TLS included, so it is read from the bare socket and exactly to its end. Only peers in
+`proxy_protocol.trusted` are believed, and from them the header is demanded; what anybody else says
+about who he is means nothing, so others are ordinary clients. Ports with implicit TLS are served
+from here too, since their clients pass the gate before they do their handshake.
 
 Life cycle: `bind`, then `accept` as a long-lived task, `close`.
 """
@@ -37,8 +39,8 @@ REJECTED = Counter(
     ["listener"],
 )
 
-Serve = Callable[[socket.socket, Proxied | None], Awaitable[object]]
-"""Takes over a connection whose client is known; None: the peer itself."""
+Serve = Callable[[socket.socket, Proxied], Awaitable[object]]
+"""Takes over a connection whose client is known."""
 
 
 class ProxyListener:
@@ -59,8 +61,14 @@ class ProxyListener:
         found = await loop.getaddrinfo(
             host, self._listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
+        refused: OSError | None = None
         for family, kind, protocol, _, address in found:
-            listening = socket.socket(family, kind, protocol)
+            try:
+                listening = socket.socket(family, kind, protocol)
+            except OSError as error:
+                # The machine knows of IPv6 but has it not, as many containers.
+                refused = error
+                continue
             self._sockets.append(listening)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -68,6 +76,8 @@ class ProxyListener:
             listening.setblocking(False)
             listening.bind(address)
             listening.listen(backlog)
+        if not self._sockets:
+            raise refused or OSError(f"{host} has no address")
         port: int = self._sockets[0].getsockname()[1]
         return port
 
@@ -115,6 +125,9 @@ class ProxyListener:
                 client = await self._client(connection)
         except (ProxyError, OSError, TimeoutError) as error:
             connection.close()
+            if not self._listener.proxy_protocol.trusted:
+                # Gone before it was looked at.
+                return
             REJECTED.labels(self._listener.name).inc()
             event(
                 _log,
@@ -126,11 +139,12 @@ class ProxyListener:
         else:
             await self._serve(connection, client)
 
-    async def _client(self, connection: socket.socket) -> Proxied | None:
+    async def _client(self, connection: socket.socket) -> Proxied:
         """Who is connected. Raises `ProxyError`, `OSError`."""
-        peer = canonical_address(connection.getpeername()[0])
-        if not any(peer in network for network in self._listener.proxy_protocol.trusted):
-            return None
+        host, port, *_ = connection.getpeername()
+        peer = Proxied(canonical_address(host), port)
+        if not any(peer.address in network for network in self._listener.proxy_protocol.trusted):
+            return peer
         loop = asyncio.get_running_loop()
         header = ProxyHeader()
         while header.wanted:
@@ -138,4 +152,4 @@ class ProxyListener:
             if not octets:
                 raise ProxyError("the connection ended before its PROXY header")
             header.feed(octets)
-        return header.client
+        return header.client or peer

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.common.config.smtp import Role, Smtp, TlsMode
 from tests.support.edge import running_edge
+from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.support.smtp_client import connected
+from tests.support.smtp_client import connected, no_questions_asked
 
 
 def test_without_configuration_there_are_the_three_that_everybody_knows() -> None:
@@ -79,6 +83,88 @@ async def test_a_handshake_that_is_none_ends_its_session_alone(
         async with connected(edge.port("submissions")) as client:
             client.send(said)
             assert b" " not in await client.ended()
+
+
+def _value(metric: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(metric, labels) or 0.0
+
+
+_PROXY = {"proxy_protocol": {"trusted": ["127.0.0.0/8"]}}
+_FROM_AFAR = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 465\r\n"
+
+
+@pytest.mark.parametrize(
+    ("listener", "header"), [({}, b""), (_PROXY, _FROM_AFAR)], ids=["direct", "proxied"]
+)
+async def test_clients_that_never_do_their_handshake_are_counted_and_let_go(
+    listener: dict[str, Any],
+    header: bytes,
+    tmp_path: Path,
+    nats_server: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.ingress.handshake.HANDSHAKE_S", 5.0)
+    config = _with(False, name="silent", tls="implicit", **listener)
+    config["smtp"]["limits"] = {"connections_per_address": 4, "exempt_networks": []}
+
+    def counted() -> float:
+        return _value("gatepost_ingress_connections", listener="silent")
+
+    def ended(end: str) -> float:
+        return _value("gatepost_ingress_sessions_total", listener="silent", end=end)
+
+    excess, failed = ended("excess"), ended("tls")
+    async with running_edge(tmp_path, nats_server, config) as edge, AsyncExitStack() as stack:
+        port = edge.port("silent")
+        silent = [await stack.enter_async_context(connected(port)) for _ in range(4)]
+        for client in silent:
+            client.send(header)
+
+        async def all_are_in() -> bool:
+            return counted() == 4
+
+        await eventually(all_are_in, seconds=4)
+        for _ in range(20):
+            async with connected(port) as client:
+                client.send(header)
+                assert await client.ended() == b""
+        assert ended("excess") == excess + 20
+        assert ended("tls") == failed
+        await asyncio.gather(*(client.ended() for client in silent))
+
+        async def all_are_gone() -> bool:
+            return counted() == 0
+
+        await eventually(all_are_gone, seconds=4)
+        assert ended("tls") == failed + 4
+        async with connected(port) as client:
+            client.send(header)
+            await client.writer.start_tls(no_questions_asked())
+            await client.hello()
+            assert counted() == 1
+            assert (await client.mail(b"Subject: x\r\n\r\n")).startswith("250 ")
+            await client.say("QUIT")
+        await eventually(all_are_gone, seconds=4)
+
+
+async def test_draining_does_not_wait_for_handshakes(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    config = _with(False, name="drained", tls="implicit")
+    labels = {"listener": "drained", "end": "drained"}
+    before = _value("gatepost_ingress_sessions_total", **labels)
+    async with (
+        running_edge(tmp_path, nats_server, config) as edge,
+        connected(edge.port("drained")) as client,
+    ):
+
+        async def is_in() -> bool:
+            return _value("gatepost_ingress_connections", listener="drained") == 1
+
+        await eventually(is_in, seconds=4)
+        await edge.listeners.drain(grace_s=60)
+        assert await client.ended() == b""
+    assert _value("gatepost_ingress_sessions_total", **labels) == before + 1
 
 
 async def test_an_ipv6_client_is_named_by_its_address(

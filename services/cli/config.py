@@ -16,7 +16,7 @@ from services.cli.options import DEFAULT_DATA, TokenOption
 from services.cli.output import print_json, printable
 from services.cli.serve import ServiceDataOption, open_config
 from services.common.config.model import Config
-from services.common.config.notes import notes
+from services.common.config.notes import missing_files, notes
 
 app = typer.Typer(
     help="Check and show the configuration.",
@@ -47,14 +47,15 @@ def check_file(
 ) -> None:
     """Tell every mistake in a configuration file. Exit code 2 if there is one.
 
-    What a valid one does that may not be expected is told in notes.
+    What a valid one does that may not be expected is told in notes, and which of the files that
+    it names are not on this machine.
 
     Where outgoing mail is signed, name the local domains that have no key for it, too, if a keys
     service can be asked: that of --server, or of the `gatepost up` in --data.
     """
     config = open_config(file, data).current
     typer.echo(f"{file}: valid")
-    for note in notes(config):
+    for note in [*notes(config), *missing_files(config, made_here=data)]:
         typer.echo(printable(f"note: {note}"))
     if config.delivery.dkim.enabled:
         for note in _signing_notes(config, server=server, data=data, token_file=token_file):

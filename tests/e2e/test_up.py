@@ -1,5 +1,6 @@
 """`gatepost up` itself: what it says, how it stops, and what it says when it cannot start."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -60,6 +61,15 @@ def test_the_children_end_when_the_supervisor_is_killed(fresh: Installation) -> 
         time.sleep(0.1)
     assert [pid for pid in pids if _lives(pid)] == []
     fresh.close()
+
+
+def test_a_file_that_is_not_there_is_said_at_the_start(folder: Path) -> None:
+    host = {"host": "127.0.0.1", "username": "me", "password_file": str(folder / "missing")}
+    with contextlib.closing(Installation(folder, {"delivery": {"smarthost": host}})) as fresh:
+        fresh.start()
+        notes = [line for line in fresh.output if " note: " in line]
+    assert len(notes) == 1, notes
+    assert f"delivery.smarthost.password_file: {folder}/missing does not exist here" in notes[0]
 
 
 def failure(installation: Installation) -> str:

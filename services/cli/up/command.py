@@ -28,6 +28,7 @@ from services.cli.up.data_folder import claimed, write_private
 from services.cli.up.supervisor import Child
 from services.common import topology
 from services.common.config.model import Config
+from services.common.config.notes import missing_files
 from services.common.jetstream import JetStream, StoreError
 from services.common.rpc.tokens import ensure_tokens
 from services.common.start import StartError, probe_port
@@ -100,6 +101,8 @@ def up(
             raise CliError(str(error)) from error
         except OSError as error:
             raise CliError(f"{error.filename or data}: {error.strerror}") from error
+        for note in missing_files(current, made_here=data):
+            screen.announce(f"note: {note}")
         asyncio.run(_live(current, config, data, verbose=verbose))
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from services.common.config.model import Config
 
@@ -44,3 +49,50 @@ def _dane(config: Config) -> Iterator[str]:
     asked_for = config.delivery.dane and "dane" in config.delivery.model_fields_set
     if asked_for and not config.dns.validating:
         yield "delivery.dane: TLSA records do not count, because dns.validating is false"
+
+
+def missing_files(config: Config, *, made_here: Path | None = None) -> list[str]:
+    """One line for each file that a key names and that cannot be read on this machine.
+
+    That is no mistake: it may be there where the service runs. What `gatepost up` makes by itself
+    is not missed, with its folder in `made_here`.
+    """
+    return [
+        f"{key}: {path} {why}; the service needs it where it runs"
+        for key, path in _files(config, "")
+        if not (made_here and _is_made(config, path, made_here)) and (why := _why_unreadable(path))
+    ]
+
+
+def _is_made(config: Config, path: Path, folder: Path) -> bool:
+    is_password = config.nats.embedded and path == config.nats.password_file
+    return is_password or path.absolute().parent == folder.absolute() / "tls"
+
+
+def _files(value: Any, key: str) -> Iterator[tuple[str, Path]]:
+    """The files that are named at and below a key. Folders are made when they are needed."""
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, tuple) and not hasattr(value, "_fields"):
+        items = list(enumerate(value))
+    else:
+        items = []
+    for name, below in items:
+        where = f"{key}.{name}" if key else str(name)
+        if isinstance(below, Path) and where.endswith("_file"):
+            yield where, below
+        else:
+            yield from _files(below, where)
+
+
+def _why_unreadable(path: Path) -> str:
+    """In words; blank if it can be read."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "does not exist here"
+    except OSError as error:
+        return f"cannot be read here ({error.strerror})"
+    return "" if os.access(path, os.R_OK) else "cannot be read here (Permission denied)"

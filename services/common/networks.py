@@ -12,15 +12,27 @@ from typing import Final
 
 from services.common.dns import IPAddress
 
-_TRANSLATED: Final = ip_network("64:ff9b::/96")
-"""NAT64 (RFC 6052): the last 32 bits are the IPv4 address that is meant."""
+_GLOBAL_IPV6: Final = ip_network("2000::/3")
+"""All that is global unicast (RFC 4291 §2.4, IANA's registry): not `fec0::/10`, not `5f00::/16`."""
+
+_WRAPPINGS: Final = (
+    ip_network("64:ff9b::/96"),  # NAT64 (RFC 6052)
+    ip_network("::ffff:0:0/96"),  # IPv4-mapped (RFC 4291 §2.5.5.2)
+    ip_network("::ffff:0:0:0/96"),  # IPv4-translated (RFC 2765 §2.1)
+    ip_network("::/96"),  # IPv4-compatible (RFC 4291 §2.5.5.1)
+)
+"""The last 32 bits are the IPv4 address that is meant."""
 
 _NOT_GLOBAL: Final = (
     ip_network("64:ff9b:1::/48"),  # local-use translation (RFC 8215)
+    ip_network("3fff::/20"),  # documentation (RFC 9637)
     ip_network(
         "100.64.0.0/10"
     ),  # between a carrier and its customers (RFC 6598), and many clusters
 )
+
+_ISATAP: Final = (0x00005EFE, 0x02005EFE)
+"""How the last 64 bits begin of an address that ends in an IPv4 one (RFC 5214 §6.1)."""
 
 
 def is_forbidden(address: IPAddress, allowed: Sequence[IPv4Network | IPv6Network]) -> bool:
@@ -29,28 +41,42 @@ def is_forbidden(address: IPAddress, allowed: Sequence[IPv4Network | IPv6Network
     Forbidden is all that is not global unicast, and what leads to such an address by another
     spelling, unless it lies in one of the `allowed` networks.
     """
-    meant = _meant(address)
-    if any(each in network for each in {address, meant} for network in allowed):
+    if _lies_in(address, allowed):
         return False
-    return any(map(_is_special, {address, meant}))
+    return any(_is_special(each) and not _lies_in(each, allowed) for each in _meant(address))
+
+
+def _lies_in(address: IPAddress, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)
 
 
 def _is_special(address: IPAddress) -> bool:
-    if isinstance(address, IPv6Address) and _meant(address) != address:
-        return False  # a wrapping; what it wraps is judged
     return (
         not address.is_global
         or address.is_multicast
-        or any(address in network for network in _NOT_GLOBAL)
+        or (isinstance(address, IPv6Address) and address not in _GLOBAL_IPV6)
+        or _lies_in(address, _NOT_GLOBAL)
     )
 
 
-def _meant(address: IPAddress) -> IPAddress:
-    """The IPv4 address inside a mapped, 6to4, Teredo or NAT64 one; otherwise the address itself."""
+def _meant(address: IPAddress) -> set[IPAddress]:
+    """What is judged: the IPv4 address of a mere wrapping, otherwise the address itself; and where
+    an ISATAP router would send it on to, which has a prefix of its own."""
     if not isinstance(address, IPv6Address):
-        return address
-    if address in _TRANSLATED:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return (
-        address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
-    )
+        return {address}
+    judged: set[IPAddress] = {_wrapped(address) or address}
+    if int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
+        judged.add(_last_bits(address))
+    return judged
+
+
+def _wrapped(address: IPv6Address) -> IPv4Address | None:
+    if address.is_unspecified or address.is_loopback:
+        return None
+    if _lies_in(address, _WRAPPINGS):
+        return _last_bits(address)
+    return address.sixtofour or (address.teredo or (None, None))[1]
+
+
+def _last_bits(address: IPv6Address) -> IPv4Address:
+    return IPv4Address(int(address) & 0xFFFFFFFF)

@@ -122,13 +122,22 @@ class Deposit:
         """The folders, and the entries that lead to them on the disk."""
         for path in {self._mailbox, self._folder}:
             for part in _PARTS:
-                (path / part).mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+                _make(path / part)
         if self._folder != self._mailbox:
             # Maildir++: readers take a folder for one of mail by this file.
             (self._folder / "maildirfolder").touch(mode=_FILE_MODE)
         domain = self._mailbox.parent
         for path in (self._folder, self._mailbox, domain, domain.parent):
             _sync(path)
+
+
+def _make(folder: Path) -> None:
+    """A folder and those above it, all closed to others: `parents=True` leaves them to the umask."""
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+    except FileNotFoundError:
+        _make(folder.parent)
+        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
 
 
 def _sync(folder: Path) -> None:

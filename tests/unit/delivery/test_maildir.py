@@ -1,5 +1,6 @@
 """Mailboxes on disk: nothing outside the directory, nothing half, nothing left behind."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,23 @@ def test_a_mail_appears_whole_in_new(tmp_path: Path) -> None:
 def test_spam_goes_to_junk(tmp_path: Path) -> None:
     deposit(tmp_path / "you", "1.a-1", b"buy", junk=True)
     assert files(tmp_path / "you") == {".Junk/new/1.a-1": b"buy", ".Junk/maildirfolder": b""}
+
+
+def test_every_folder_that_is_made_is_closed_to_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        deposit(tmp_path / "mail" / "example.test" / "you", "1.a-1", b"buy", junk=True)
+    finally:
+        os.umask(before)
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert len(folders) == 3 + 3 + 1 + 3
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+
+
+def test_a_file_in_the_way_of_a_mailbox_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "example.test").touch()
+    with pytest.raises(NotADirectoryError):
+        deposit(tmp_path / "example.test" / "you", "1.a-1", b"mail")
 
 
 def test_the_same_mail_again_is_there_once(tmp_path: Path) -> None:

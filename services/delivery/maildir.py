@@ -132,7 +132,7 @@ class Deposit:
 
 
 def _make(folder: Path) -> None:
-    """A folder and those above it, all closed to others: `parents=True` leaves them to the umask."""
+    """A folder and those above it, closed to others: `parents=True` leaves them to the umask."""
     try:
         folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
     except FileNotFoundError:

@@ -28,6 +28,7 @@ from services.cli.output import (
     until,
     when,
 )
+from services.cli.watching import watched
 
 app = typer.Typer(
     help="The mail that is on its way.",
@@ -160,16 +161,16 @@ def watch(
     token_file: TokenOption = None,
 ) -> None:
     """Tell what happens, as it happens, until Ctrl-C."""
-    request = pb.WatchEventsRequest(message_id=message_id)
-    with connect("queue", server=server, data=data, token_file=token_file) as connection:
-        stub = QueueServiceStub(connection.channel)
-        with contextlib.suppress(KeyboardInterrupt):
-            for response in connection.stream(stub.WatchEvents, request):
-                if as_json:
-                    print(json.dumps(plain(response.event)), flush=True)
-                else:
-                    console.print(Text(f"{response.event.message_id}  ", "bold"), end="")
-                    _print_event(response.event)
+    with (
+        connect("queue", server=server, data=data, token_file=token_file) as connection,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        for event in watched(connection, message_id):
+            if as_json:
+                print(json.dumps(plain(event)), flush=True)
+            else:
+                console.print(Text(f"{event.message_id}  ", "bold"), end="")
+                _print_event(event)
 
 
 def _print_event(event: event_pb2.Event) -> None:

@@ -82,6 +82,7 @@ FETCH: Final = 100
 
 MAX_RECORDS_OF_A_MAIL: Final = 1000
 MAX_EVENTS_OF_A_MAIL: Final = 1000
+_MAX_SEQUENCE: Final = 2**63
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _OneMail: TypeAlias = (
@@ -232,13 +233,18 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         """Events as they happen."""
         message_id = _message_id(request.message_id) if request.message_id else ""
         since = _time(request.since_time) if request.HasField("since_time") else None
-        following = self._store.follow(EVENTS_STREAM, event_filter(message_id), since=since)
+        after = _sequence(request.after_sequence)
+        following = self._store.follow(
+            EVENTS_STREAM, event_filter(message_id), since=since, after_sequence=after
+        )
         with store_errors():
             async with aclosing(following) as coming:
                 async for stored in coming:
                     happened = read_event(stored)
                     if happened is not None:
-                        yield queue_pb2.WatchEventsResponse(event=happened)
+                        yield queue_pb2.WatchEventsResponse(
+                            event=happened, sequence=stored.sequence
+                        )
 
     async def _change(
         self, request: _OneMail, method: str, operation: Operation
@@ -299,6 +305,12 @@ def _time(stamp: Timestamp) -> datetime:
         return stamp.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise invalid_argument("a time is out of range", reason="INVALID_TIME") from error
+
+
+def _sequence(number: int) -> int:
+    if number >= _MAX_SEQUENCE:
+        raise invalid_argument("after_sequence is out of range", reason="INVALID_SEQUENCE")
+    return number
 
 
 def _message_id(text: str) -> str:

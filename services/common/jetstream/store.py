@@ -199,14 +199,25 @@ class JetStream(Connection):
         return Consumer(self.client, stream, durable)
 
     async def follow(
-        self, stream: str, subject_filter: str, *, since: datetime | None = None
+        self,
+        stream: str,
+        subject_filter: str,
+        *,
+        since: datetime | None = None,
+        after_sequence: int = 0,
     ) -> AsyncGenerator[Stored, None]:
-        """Messages as they come, in order, from a time on or from now on, until it is closed."""
+        """Messages as they come, in order, until it is closed: those after a sequence, or else
+        from a time on, or else from now on."""
         context = self.context_now()
         config = api.ConsumerConfig(deliver_policy=api.DeliverPolicy.NEW)
         if since is not None:
             config = api.ConsumerConfig(
                 deliver_policy=api.DeliverPolicy.BY_START_TIME, opt_start_time=since
+            )
+        if after_sequence:
+            config = api.ConsumerConfig(
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=after_sequence + 1,
             )
         with translated():
             subscription = await context.subscribe(

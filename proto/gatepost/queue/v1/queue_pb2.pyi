@@ -524,8 +524,13 @@ class WatchEventsRequest(_message.Message):
 
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     SINCE_TIME_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """Only events of this mail; empty for all."""
+    after_sequence: _builtins.int
+    """Only events after this one: the sequence of the last that was seen, to go on after a connection
+    has ended. since_time does not count then. 0: not set.
+    """
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
         """From this time on; not set: from now on."""
@@ -535,10 +540,11 @@ class WatchEventsRequest(_message.Message):
         *,
         message_id: _builtins.str = ...,
         since_time: _timestamp_pb2.Timestamp | None = ...,
+        after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "since_time", b"since_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "message_id", b"message_id", "since_time", b"since_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,6 +557,9 @@ class WatchEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Its number among all events; they grow."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
         """The event."""
@@ -559,10 +568,11 @@ class WatchEventsResponse(_message.Message):
         self,
         *,
         event: _event_pb2.Event | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from services.common.config.model import Config
+from services.common.config.wording import in_plain_words, no_such_setting
 
 MAX_FILE_OCTETS: Final = 8 * 2**20
 """A ConfigMap holds 1 MiB at most; more than this is not a configuration."""
@@ -112,7 +114,9 @@ def _yaml_problem(error: Exception) -> str:
 
 
 def _problems(error: ValidationError, path: Path | None, node: yaml.Node | None) -> Iterator[str]:
-    problems = error.errors(include_url=False, include_context=False)
+    """In the order of the file."""
+    problems = error.errors(include_url=False)
+    told: list[tuple[int, str]] = []
     for problem in problems:
         location = problem["loc"]
         if any(location == other["loc"][: len(location)] != other["loc"] for other in problems):
@@ -120,17 +124,12 @@ def _problems(error: ValidationError, path: Path | None, node: yaml.Node | None)
         key = ".".join(str(part) for part in location)
         line = _line_of(node, location)
         where = f"{path}: line {line}: " if line else f"{path}: " if path else ""
-        what = _in_our_words(problem["type"], problem["msg"])
-        yield f"{where}{key or 'the configuration'}: {what}"
-
-
-def _in_our_words(kind: str, text: str) -> str:
-    if kind == "extra_forbidden":
-        return "no such setting; `gatepost config schema` lists all of them"
-    if kind == "value_error":
-        return text.removeprefix("Value error, ")
-    text = text.removeprefix("Input ")
-    return f"{text[:1].lower()}{text[1:]}"
+        if problem["type"] == "extra_forbidden":
+            what = no_such_setting(Config, location)
+        else:
+            what = in_plain_words(problem["type"], problem["msg"], problem.get("ctx", {}))
+        told.append((line or 0, f"{where}{key or 'the configuration'}: {what}"))
+    yield from (text for _, text in sorted(told, key=itemgetter(0)))
 
 
 def _line_of(node: yaml.Node | None, location: Sequence[str | int]) -> int | None:

@@ -57,6 +57,14 @@ def parse_host(text: str) -> str:
         return parse_domain(text)
 
 
+def _parse_blank_or_host(value: Any) -> str:
+    if value in ("", None):
+        return ""
+    if not isinstance(value, str):
+        raise ValueError("a host, for example smtp.example.net")  # noqa: TRY004 - pydantic's way
+    return parse_host(value)
+
+
 NextHopSetting = Annotated[
     NextHop,
     BeforeValidator(parse_next_hop),
@@ -65,6 +73,6 @@ NextHopSetting = Annotated[
 ]
 Host = Annotated[
     str,
-    BeforeValidator(lambda value: parse_host(value) if value else ""),
+    BeforeValidator(_parse_blank_or_host),
     WithJsonSchema({"type": "string", "examples": ["smtp.example.net"]}),
 ]

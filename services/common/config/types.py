@@ -91,6 +91,12 @@ def _parse_network(value: Any) -> IPv4Network | IPv6Network:
         ) from None
 
 
+def _parse_domain(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a domain, for example example.org")  # noqa: TRY004 - pydantic's way
+    return parse_domain(value)
+
+
 def _parse_sender(value: Any) -> str:
     """A network, a domain or an address, in its canonical spelling."""
     text = str(value).strip()
@@ -171,7 +177,7 @@ HostPort = Annotated[
 ]
 Domain = Annotated[
     str,
-    BeforeValidator(parse_domain),
+    BeforeValidator(_parse_domain),
     WithJsonSchema({"type": "string", "examples": ["example.org"]}),
 ]
 SenderEntry = Annotated[

@@ -1,6 +1,8 @@
 """Mistakes in a configuration file are named with file, line, key and what is allowed."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -58,7 +60,7 @@ def test_lists_are_replaced_not_joined() -> None:
             "policy:\n  actions:\n    helo_mismatch: reject\n",
             "line 3: policy.actions.helo_mismatch: should be 'accept', 'spam' or 'refuse'",
         ),
-        ("smtp:\n  require_tls: maybe\n", "line 2: smtp.require_tls: should be a valid boolean"),
+        ("smtp:\n  require_tls: maybe\n", "line 2: smtp.require_tls: must be true or false"),
         ("domains:\n  local: [exa_mple.org]\n", "line 2: domains.local.0: "),
         ("smtp:\n  require_tls: true\n  require_tls: false\n", "line 3, column 3: the key"),
         ("smtp: [\n", "line 2, column 1: "),
@@ -72,7 +74,31 @@ def test_lists_are_replaced_not_joined() -> None:
             "line 2: dns.servers.0: DNS server 'resolver' is not an IP",
         ),
         ("dns: {timeout: 1s}\n", "line 1: dns: attempt_timeout must be above 0"),
-        ("smtp: 5\n", "line 1: smtp: "),
+        ("smtp: 5\n", "line 1: smtp: must be settings, such as {key: value}"),
+        (
+            "domains: {local: example.org}\n",
+            "line 1: domains.local: must be a list, such as [a, b]",
+        ),
+        (
+            "delivery: {smarthost: smtp.example.com}\n",
+            "line 1: delivery.smarthost: must be settings, such as {key: value}",
+        ),
+        ("smtp: {listeners: []}\n", "line 1: smtp.listeners: must have at least 1 of them"),
+        ("smtp: {hostname: 5}\n", "line 1: smtp.hostname: a domain, for example example.org"),
+        ("delivery: {helo_name: [a]}\n", "line 1: delivery.helo_name: a host, for example"),
+        (
+            "smtp: {tls: {further: [{key_file: a}]}}\n",
+            "line 1: smtp.tls.further.0.certificate_file: must be set",
+        ),
+        (
+            "recipients: {subaddress_separator: xx}\n",
+            "line 1: recipients.subaddress_separator: must match ^",
+        ),
+        *(
+            (f"delivery: {{retry: {{max_retries: {value}}}}}\n", f"{key}: must be a whole number")
+            for value in ("lots", "1.5", "null", "[1]")
+            for key in ("line 1: delivery.retry.max_retries",)
+        ),
         ("1: 2\n", "line 1: 1: "),
         ("&a [*a]\n", "must hold sections"),
     ],
@@ -83,6 +109,64 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, complaint: str) -> None:
         load(path)
     (problem,) = caught.value.problems
     assert problem.startswith(f"{path}: {complaint}"), problem
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("smpt: {}\n", "smtp"),
+        ("smtp: {requiretls: true}\n", "require_tls"),
+        ("smtp:\n  listeners:\n    - {name: a, prot: 25}\n", "port"),
+        ("delivery: {sender_smarthosts: {a.test: {hots: b.test}}}\n", "host"),
+        ("delivery: {smarthost: {alternatives: [{usrname: a}]}}\n", "username"),
+        ("smtp: {xyzzy: 1}\n", ""),
+    ],
+)
+def test_the_key_that_was_meant_is_named(tmp_path: Path, text: str, near: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(_file(tmp_path, text))
+    named = [problem for problem in caught.value.problems if "no such setting" in problem]
+    assert len(named) == 1
+    meant = f" (did you mean {near}?)" if near else ""
+    assert f": no such setting{meant}; `gatepost config schema`" in named[0]
+
+
+def test_mistakes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "foo: 1\ndelivery: {retry: {max_retries: x}}\nbar: 2\nsmtp:\n  baz: 3\n  limits: 4\n"
+    with pytest.raises(ConfigError) as caught:
+        load(_file(tmp_path, text))
+    lines = [problem.split(": ")[1] for problem in caught.value.problems]
+    assert lines == ["line 1", "line 2", "line 3", "line 5", "line 6"]
+
+
+def _places(values: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if place:
+        yield place
+    if isinstance(values, dict):
+        for key, below in values.items():
+            yield from _places(below, (*place, key))
+
+
+ODD = (5, -1.5, True, None, "x y", [5], [None], [[1]], {"a": 1}, {"a.test": {"host": 5}}, {5: 5})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_no_value_anywhere_brings_more_than_plain_words(odd: object) -> None:
+    for place in _places(Config().model_dump(mode="json")):
+        values: Any = odd
+        for key in reversed(place):
+            values = {key: values}
+        told = _problems(values)
+        for word in ("tuple", "dictionary", "instance", "integer", "boolean", "pathlib"):
+            assert word not in told, f"{place}: {told}"
+
+
+def _problems(values: Mapping[str, Any]) -> str:
+    try:
+        load(None, defaults=values)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_wrong_file_changes_nothing_and_raises_the_metric(
     path = tmp_path / "gatepost.yaml"
     path.write_text("smtp: {require_tls: true}", encoding="utf-8")
     source = ConfigSource(path)
-    expected_log("line 1: smtp.require_tls: should be a valid boolean")
+    expected_log("line 1: smtp.require_tls: must be true or false")
     path.write_text("smtp: {require_tls: perhaps}", encoding="utf-8")
     source.refresh()
     assert source.current.smtp.require_tls is True

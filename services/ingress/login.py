@@ -69,10 +69,20 @@ class Login:
             credentials = await MECHANISMS[words[0].upper()](initial, ask)
         except SaslError as error:
             if error.reply is AUTH_WRONG:
-                return await self._wrong("")
+                return await self._held_back(await self._failed(""))
             self._count("aborted")
             return error.reply
-        return await self._checked(credentials)
+        # Asked again: since the command began, other sessions of this client may have used up the
+        # guesses that it had.
+        async with self._guard.guess(self._session.address) as may_guess:
+            if not may_guess:
+                self._count("banned")
+                return AUTH_BANNED
+            reply = await self._checked(credentials)
+            if reply is not None:
+                return reply
+            delay_s = await self._failed(credentials.username)
+        return await self._held_back(delay_s)
 
     def _obstacle(self, words: list[str]) -> Reply | None:
         session = self._session
@@ -88,7 +98,8 @@ class Login:
             return BAD_ARGUMENTS
         return None if words[0].upper() in MECHANISMS else AUTH_MECHANISM_UNKNOWN
 
-    async def _checked(self, credentials: Credentials) -> Reply:
+    async def _checked(self, credentials: Credentials) -> Reply | None:
+        """None for a wrong password."""
         try:
             address = await self._policy.authenticate(
                 credentials.username,
@@ -100,7 +111,7 @@ class Login:
             self._count("unavailable")
             return AUTH_UNAVAILABLE
         if account is None:
-            return await self._wrong(credentials.username)
+            return None
         await self._guard.succeeded(credentials.username)
         self._session.account = account
         self._failures = 0
@@ -108,7 +119,8 @@ class Login:
         event(_log, INFO, "logged in", account=str(account), client=str(self._session.address))
         return AUTHENTICATED
 
-    async def _wrong(self, username: str) -> Reply:
+    async def _failed(self, username: str) -> float:
+        """Note a failure; how many seconds its answer is to be held back."""
         self._failures += 1
         self._count("wrong")
         delay_s = await self._guard.failed(self._session.address, username)
@@ -116,6 +128,9 @@ class Login:
         event(
             _log, INFO, "login refused", failures=self._failures, client=str(self._session.address)
         )
+        return delay_s
+
+    async def _held_back(self, delay_s: float) -> Reply:
         await asyncio.sleep(delay_s)
         return AUTH_WRONG if self._failures < MAX_FAILURES else TOO_MANY_AUTH_FAILURES
 

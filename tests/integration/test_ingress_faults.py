@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,48 @@ async def test_guessing_passwords_is_slow_and_short(
         assert [reply[:3] for reply in replies] == ["535", "535", "421"]
         assert time.monotonic() - started > 3
         assert await client.ended() == b""
+
+
+async def test_parallel_sessions_get_no_more_guesses_than_one_after_the_other(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    limits = {"smtp": {"limits": {"exempt_networks": [], "login_failures": 3}}}
+
+    async with (
+        running_edge(tmp_path, nats_server, limits) as edge,
+        AsyncExitStack() as stack,
+    ):
+        port = edge.port("submissions")
+        clients = [await stack.enter_async_context(connected(port, tls=True)) for _ in range(24)]
+        for client in clients:
+            await client.hello()
+            # Begun before anything failed.
+            assert (await client.say("AUTH LOGIN eW91QGV4YW1wbGUudGVzdA==")).startswith("334 ")
+        edge.policy.delay_s = 0.2
+        replies = Counter(
+            reply[:3] for reply in await asyncio.gather(*(each.say("d3Jvbmc=") for each in clients))
+        )
+        assert replies == {"535": 3, "454": 21}
+        assert len(edge.policy.logins) == 3
+
+
+async def test_parallel_logins_with_the_right_password_all_succeed(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    limits = {"smtp": {"limits": {"exempt_networks": [], "login_failures": 3}}}
+    async with (
+        running_edge(tmp_path, nats_server, limits) as edge,
+        AsyncExitStack() as stack,
+    ):
+        port = edge.port("submissions")
+        clients = [await stack.enter_async_context(connected(port, tls=True)) for _ in range(12)]
+        for client in clients:
+            await client.hello()
+        edge.policy.delay_s = 0.05
+        replies = await asyncio.gather(
+            *(each.say("AUTH PLAIN AHlvdUBleGFtcGxlLnRlc3QAc2VjcmV0") for each in clients)
+        )
+        assert {reply[:9] for reply in replies} == {"235 2.7.0"}
 
 
 async def test_silent_clients_are_told_to_go(tmp_path: Path, nats_server: NatsServer) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from services.cli.output import printable
-from services.cli.up.laptop import ACCOUNT
+from services.cli.up.laptop import ACCOUNT, DOMAIN
 from services.common.config.model import Config
 from services.common.config.smtp import Listener, Role, TlsMode
 
@@ -19,6 +19,7 @@ _ORDINARY: Final = ('"level": "info"', '"level": "debug"')
 """In the head of a line of ours, where nothing stands that somebody else chose."""
 
 _HEAD_CHARS: Final = 70
+_COUNT_WORDS: Final = {2: "Two", 3: "Three"}
 _ENVELOPE: Final = frozenset({"time", "level", "service", "logger", "msg", "error"})
 _TLS_WORDS: Final = {
     TlsMode.NONE: "no TLS",
@@ -100,38 +101,64 @@ def _account_lines(data: Path, password: str) -> list[str]:
 
 
 def _commands(config: Config, data: Path) -> list[str]:
+    groups = [
+        *_first_commands(config, data),
+        _question(config),
+        ["# see what is on its way", f"{_command('gatepost')} queue list{_data_option(data)}"],
+    ]
+    lines = ["", f"{_COUNT_WORDS[len(groups)]} commands to try, in another terminal:", ""]
+    for group in groups:
+        lines += [*group, ""]
+    return lines
+
+
+def _first_commands(config: Config, data: Path) -> list[list[str]]:
+    """A mail from the account of the first start to itself, or how to make an account."""
+    if not password_file(data).exists():
+        if config.recipients.accounts_file:
+            return []
+        address = f"you@{next(iter(config.domains.local), DOMAIN)}"
+        use = "to get mail and to submit it" if config.domains.local else "to submit mail"
+        gatepost = _command("gatepost")
+        return [
+            [
+                f"# make an account, {use}; you are asked for its password",
+                f"{gatepost} accounts add {address}{_data_option(data)}",
+            ]
+        ]
     submission = next((s for s in config.smtp.listeners if s.role is Role.SUBMISSION), None)
-    lines = ["", "Three commands to try, in another terminal:", ""]
-    if submission is not None and password_file(data).exists():
-        scheme = "smtps" if submission.tls is TlsMode.IMPLICIT else "smtp"
-        server = f"{scheme}://{submission.address or '127.0.0.1'}:{submission.port}"
-        lines += [
+    if submission is None:
+        return []
+    scheme = "smtps" if submission.tls is TlsMode.IMPLICIT else "smtp"
+    server = f"{scheme}://{submission.address or '127.0.0.1'}:{submission.port}"
+    return [
+        [
             "# send yourself a mail, then look into the mailbox",
             f"printf 'From: {ACCOUNT}\\nTo: {ACCOUNT}\\nSubject: Hello\\n\\nIt works.\\n' |",
             f"  curl -sS --ssl-reqd --insecure --crlf {server} \\",
             f'    --user "{ACCOUNT}:$(cat {shown(password_file(data))})" \\',
             f"    --mail-from {ACCOUNT} --mail-rcpt {ACCOUNT} --upload-file -",
         ]
-    domain = next(iter(config.domains.local), "example.test")
+    ]
+
+
+def _question(config: Config) -> list[str]:
+    domain = next(iter(config.domains.local), DOMAIN)
     question = {
         "session": {"client_address": "192.0.2.1", "helo": "mail.example.org"},
         "sender": "someone@example.org",
         "recipients": [f"you@{domain}"],
         "dry_run": True,
     }
-    gatepost = _command("gatepost")
-    option = "" if data == Path("data") else f" --data {shown(data)}"
     return [
-        *lines,
-        "",
         "# ask what would happen to a mail, and why",
         f"{_command('grpcurl')} -plaintext -d '{json.dumps(question)}' \\",
         f"  {config.services.policy.reached_at} gatepost.policy.v1.PolicyService/CheckEnvelope",
-        "",
-        "# see what is on its way",
-        f"{gatepost} queue list{option}",
-        "",
     ]
+
+
+def _data_option(data: Path) -> str:
+    return "" if data == Path("data") else f" --data {shown(data)}"
 
 
 def _command(name: str) -> str:

@@ -16,7 +16,7 @@ from gatepost.queue.v1.queue_pb2_grpc import QueueServiceStub
 from services.cli.connection import Connection, connect
 from services.cli.failure import CliError, Exit
 from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOption, TokenOption
-from services.cli.output import plain, print_json, stderr_console
+from services.cli.output import plain, print_json, stderr_console, when
 from services.cli.queue import STATES, DestinationOption, StateOption, app, entries
 from services.common.config.types import parse_duration
 
@@ -30,6 +30,12 @@ DomainArgument = Annotated[str, typer.Argument(metavar="DESTINATION", help="The 
 
 _PROGRESS_FROM: Final = 20
 """So many changes take long enough for a person to want to see them go by."""
+
+_ALL_WILL_FAIL: Final = {Exit.UNAVAILABLE, Exit.PERMISSION}
+"""What one record failed with, the next would too."""
+
+_MAX_FAILURES: Final = 20
+"""That are told one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +157,8 @@ def suspend(
             raise CliError(f"--for: {error}", Exit.USAGE) from error
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
         connection.call(QueueServiceStub(connection.channel).SuspendDestination, request)
-    typer.echo(f"{destination} is suspended")
+    end = when(request.until_time) if duration else "it is resumed"
+    typer.echo(f"{destination} is suspended until {end}")
 
 
 @app.command()
@@ -173,13 +180,30 @@ def _carry_out(
 ) -> None:
     stub = QueueServiceStub(connection.channel)
     changed: list[Any] = []
+    failures: list[CliError] = []
     for message_id, destination in _shown(choice.records(connection, verb), verb):
         method, request = change(stub, message_id, destination)
-        changed += connection.call(method, request).entries
+        try:
+            changed += connection.call(method, request).entries
+        except CliError as error:
+            failures.append(error)
+            if error.exit_code in _ALL_WILL_FAIL:
+                break
+    # What was done is told although something failed.
     if as_json:
         print_json([plain(entry) for entry in changed])
-    else:
+    elif changed or not failures:
         typer.echo(f"{verb}: {len(changed)} record{'' if len(changed) == 1 else 's'}")
+    if failures:
+        raise _together(failures)
+
+
+def _together(failures: Sequence[CliError]) -> CliError:
+    lines = [line for failure in failures for line in failure.lines]
+    left_out = len(lines) - _MAX_FAILURES
+    if left_out > 0:
+        lines[_MAX_FAILURES:] = [f"and {left_out} more failures"]
+    return CliError(lines, failures[0].exit_code)
 
 
 def _shown(records: Sequence[tuple[str, str]], verb: str) -> Iterator[tuple[str, str]]:

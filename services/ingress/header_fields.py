@@ -1,8 +1,9 @@
 """The header that an accepted mail goes on with (pure): trace on top, forgeries removed.
 
 RFC 5321 §4.4 (trace), RFC 8601 §5 (results that claim to be ours are removed), RFC 6409 §8 (a
-submission gets the Date and Message-ID that it lacks). Every field that stays, stays octet for
-octet.
+submission gets the Date and Message-ID that it lacks). Lines above the first field that begin with
+white space go, since they would continue the last field that we put there. Every field that stays,
+stays octet for octet.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ _OURS: Final = ("x-spam-", "x-gatepost-")
 """Local mailboxes sort by these fields, so only policy may write them."""
 
 _FOLDED_VALUE: Final = re.compile(r"[^\r\n\0]+(?:\r\n[ \t][^\r\n\0]+)*")
+
+
+def is_stray(field: HeaderField) -> bool:
+    """Whether this is a continuation of nothing: only what a header begins with can be one."""
+    return field.raw.startswith((b" ", b"\t"))
 
 
 def rewritten(
@@ -54,7 +60,7 @@ def submission_fields(
 
 def _is_forged(field: HeaderField, claims: re.Pattern[bytes]) -> bool:
     key = field.key
-    if key.startswith(_OURS):
+    if key.startswith(_OURS) or is_stray(field):
         return True
     # Anything before the first semicolon that holds our name: comments and quotes are allowed
     # there, and readers of the field do not agree on how to skip them.

@@ -35,6 +35,7 @@ from services.common.queue.content import MAX_INLINE_OCTETS
 from services.common.store import Full, StoreError
 from services.ingress.body_digests import BodyDigests
 from services.ingress.capacity import Reservation
+from services.ingress.header_fields import is_stray
 from services.ingress.line_length import LONG_LINE, LineLength
 from services.ingress.replies import TOO_MUCH_MAIL
 from services.ingress.spool import Spool
@@ -236,6 +237,8 @@ class Intake:
             self.refuse(TOO_MANY_HOPS)
             return
         self._head.clear()
+        # Here, so that what is judged is what is stored.
+        header = header.without(is_stray)
         self._header = header
         self._digests = BodyDigests(header)
         self._front.append(separator)

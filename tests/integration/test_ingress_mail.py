@@ -41,6 +41,26 @@ async def test_content_arrives_octet_for_octet(
     assert mail.record.size == len(mail.content)
 
 
+@pytest.mark.parametrize("rest", [b"\r\ntext\r\n", b""], ids=["body", "no body"])
+async def test_white_space_on_top_does_not_continue_our_fields(
+    rest: bytes, tmp_path: Path, nats_server: NatsServer
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge:
+        edge.policy.header_fields.append(HeaderField(name="X-Gatepost-Verdict", value="spam"))
+        async with connected(edge.port()) as client:
+            await client.hello()
+            wire = b" or clean\r\n\tor clean\r\n" + _HEADER + rest
+            assert (await client.mail(wire)).startswith("250 2.0.0")
+        (mail,) = await edge.mails()
+        (request,) = edge.policy.messages
+    header, body = split_message(mail.content)
+    assert header.endswith(b"X-Gatepost-Verdict: spam\r\n" + _HEADER)
+    assert body == rest.removeprefix(b"\r\n")
+    assert mail.record.size == len(mail.content)
+    # Judged is what is stored.
+    assert request.header.header_block == _HEADER
+
+
 async def test_a_mail_to_three_domains_is_three_records_of_one_id(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:

@@ -72,6 +72,22 @@ def test_a_policy_field_cannot_become_two(value: str) -> None:
     assert [field.name for field in parse_header(made).fields] == ["X-Gatepost-Verdict"]
 
 
+@pytest.mark.parametrize(
+    "stray",
+    [b" clean\r\n", b"\tclean\r\n", b" X-Spam-Flag: NO\r\n\tmore\r\n more\r\n", b" \r\n"],
+    ids=["space", "tab", "lines", "blank"],
+)
+@pytest.mark.parametrize("top", [b"", b"X-Spam-Flag: NO\r\n folded\r\n"], ids=["first", "below"])
+def test_nothing_continues_a_field_of_ours(stray: bytes, top: bytes) -> None:
+    made = rewritten(
+        parse_header(stray + top + b"Subject: x\r\n y\r\n"),
+        hostname="mx.example.test",
+        trace=_TRACE,
+        policy_fields=[HeaderField(name="X-Gatepost-Verdict", value="spam")],
+    )
+    assert made == _TRACE + b"X-Gatepost-Verdict: spam\r\nSubject: x\r\n y\r\n"
+
+
 SUBMISSIONS = [
     (b"Subject: x\r\n", ["Date", "Message-ID"]),
     (b"date: yesterday\r\n", ["Message-ID"]),

@@ -273,6 +273,8 @@ class CommandLoop:
             self._dialogue.reset()
             self._reply("CONTENT", intake.refusal)
         else:
+            if not octets:
+                self._mistakes.note_empty_chunk()
             self._reply("BDAT", OK)
 
     async def _drop_chunks(self) -> None:

@@ -1,7 +1,8 @@
 """How many mistakes a client may make before its session ends.
 
-Mistakes are commands in error, refused recipients, and commands that move no mail (NOOP without end
-keeps a connection without ever being idle). A message that was accepted forgives all of them.
+Mistakes are commands in error, refused recipients, and commands that move no mail (NOOP without
+end, or BDAT without octets, keeps a connection without ever being idle). A message that was
+accepted forgives all of them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class Mistakes:
             self._recipients += reply.code >= 400 and reply not in _COME_AGAIN
         elif verb != "CONTENT":
             self._errors += reply.is_permanent
+
+    def note_empty_chunk(self) -> None:
+        """A chunk of no octets came, and more are to follow."""
+        self._idle_commands += 1
 
     def forgive(self) -> None:
         """A message was accepted."""

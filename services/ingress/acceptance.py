@@ -72,7 +72,10 @@ async def _accepted(
     store: MailStore,
 ) -> Reply:
     if session.account and not from_is_own(
-        content.header, session.account, config.submission.sender_check
+        content.header,
+        session.account,
+        config.submission.sender_check,
+        separator=config.recipients.subaddress_separator,
     ):
         raise _NotTaken(NOT_YOUR_FROM)
     answer = await _verdict(content, transaction, session, config, policy)

@@ -58,7 +58,10 @@ def begin(
     if limit and (parameters.size or 0) > limit:
         return MESSAGE_TOO_BIG
     if session.account and not sender_is_own(
-        sender, session.account, config.submission.sender_check
+        sender,
+        session.account,
+        config.submission.sender_check,
+        separator=config.recipients.subaddress_separator,
     ):
         event(_log, INFO, "sender refused", sender=str(sender), account=str(session.account))
         return NOT_YOUR_ADDRESS

@@ -26,13 +26,13 @@ SENDERS = [
 @pytest.mark.parametrize(("sender", "own"), SENDERS)
 def test_senders(sender: str, own: bool) -> None:
     mailbox = parse_mailbox(sender)
-    assert sender_is_own(mailbox, _ACCOUNT, SenderCheck.FULL) is own
-    assert sender_is_own(mailbox, _ACCOUNT, SenderCheck.ENVELOPE) is own
-    assert sender_is_own(mailbox, _ACCOUNT, SenderCheck.OFF)
+    assert sender_is_own(mailbox, _ACCOUNT, SenderCheck.FULL, separator="+") is own
+    assert sender_is_own(mailbox, _ACCOUNT, SenderCheck.ENVELOPE, separator="+") is own
+    assert sender_is_own(mailbox, _ACCOUNT, SenderCheck.OFF, separator="+")
 
 
 def test_the_blank_reverse_path_is_nobodys() -> None:
-    assert sender_is_own(None, _ACCOUNT, SenderCheck.FULL)
+    assert sender_is_own(None, _ACCOUNT, SenderCheck.FULL, separator="+")
 
 
 HEADERS = [
@@ -54,6 +54,25 @@ HEADERS = [
 @pytest.mark.parametrize(("header", "own"), HEADERS)
 def test_from(header: bytes, own: bool) -> None:
     block = parse_header(header)
-    assert from_is_own(block, _ACCOUNT, SenderCheck.FULL) is own
-    assert from_is_own(block, _ACCOUNT, SenderCheck.ENVELOPE)
-    assert from_is_own(block, _ACCOUNT, SenderCheck.OFF)
+    assert from_is_own(block, _ACCOUNT, SenderCheck.FULL, separator="+") is own
+    assert from_is_own(block, _ACCOUNT, SenderCheck.ENVELOPE, separator="+")
+    assert from_is_own(block, _ACCOUNT, SenderCheck.OFF, separator="+")
+
+
+SEPARATORS = [
+    ("you-tag@example.test", "-", True),
+    ("you+tag@example.test", "-", False),
+    ("you-tag@example.test", "+", False),
+    ("you+tag@example.test", "", False),
+    ("you@example.test", "", True),
+]
+
+
+@pytest.mark.parametrize(("sender", "separator", "own"), SEPARATORS)
+def test_the_separator_is_the_one_that_recipients_have(
+    sender: str, separator: str, own: bool
+) -> None:
+    header = parse_header(f"From: {sender}\r\n".encode())
+    mailbox = parse_mailbox(sender)
+    assert sender_is_own(mailbox, _ACCOUNT, SenderCheck.FULL, separator=separator) is own
+    assert from_is_own(header, _ACCOUNT, SenderCheck.FULL, separator=separator) is own

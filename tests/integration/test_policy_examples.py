@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from tests.support.dns_server import DnsServer
 from tests.support.nats_server import NatsServer
 from tests.support.policy_cases import ZONE, check_message
 from tests.support.policy_process import PolicyProcess
+from tests.support.programs import program
 
 DOCUMENT = Path(__file__).parents[2] / "docs/policy.md"
 EXAMPLE = re.compile(
     r"^```json (?P<method>\w+)(?: (?P<role>\w+))?\n(?P<request>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+# A command line that is typed as it stands, up to the line that does not end in a backslash.
+COMMAND = re.compile(r"^    (grpcurl (?:.*\\\n)*.*)$", re.MULTILINE)
 SERVICES = {
     method.name: service.full_name
     for service in (
@@ -71,6 +75,22 @@ def test_the_examples_work(policy: PolicyProcess) -> None:
         one_line = " ".join(answer.stdout.split())
         for text in HOLDS[each["method"]]:
             assert text in one_line, f"{method}: {answer.stdout}"
+
+
+def test_the_command_lines_work(policy: PolicyProcess) -> None:
+    lines = COMMAND.findall(DOCUMENT.read_text(encoding="utf-8"))
+    for name in ("PolicyService", "DirectoryService"):
+        assert f"grpcurl -plaintext localhost:7100 describe gatepost.policy.v1.{name}" in lines
+    assert [line for line in lines if "gatepost.policy.v1.DirectoryService/" in line]
+    for line in lines:
+        here = line.replace("localhost:7100", policy.target).replace(
+            "data/tokens", str(policy.tokens)
+        )
+        typed = here.replace("grpcurl", program("grpcurl"), 1)
+        done = subprocess.run(
+            ["sh", "-c", typed], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
 
 
 def test_the_roles_are_needed(policy: PolicyProcess) -> None:

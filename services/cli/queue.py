@@ -50,6 +50,7 @@ STATES: Final = {
     "held": pb.QUEUE_STATE_HELD,
 }
 _PAGE: Final = 500
+_SUSPENSIONS_TOLD: Final = 20
 MAX_ENTRIES: Final = 1_000_000
 
 
@@ -69,12 +70,16 @@ def list_messages(
     request = pb.ListMessagesRequest(state=STATES[state], destination=destination)
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
         found = list(entries(connection, request, limit))
+        suspended = [] if as_json else suspensions(connection, destination)
     if as_json:
         print_json([plain(entry) for entry in found])
     elif not found:
         console.print("the queue is empty" if not state and not destination else "none")
     else:
         _print_entries(found)
+    if suspended:
+        told = printable(f"suspended: {', '.join(suspended)}")
+        console.print(Text(told), soft_wrap=True)
 
 
 @app.command()
@@ -116,6 +121,25 @@ def entries(
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token
+
+
+def suspensions(connection: Connection, destination: str) -> list[str]:
+    """What is suspended and until when, in words; of one destination, or the first of all."""
+    stub = QueueServiceStub(connection.channel)
+    request = pb.ListSuspensionsRequest(page_size=_PAGE)
+    told: list[str] = []
+    while True:
+        page = connection.call(stub.ListSuspensions, request)
+        told += [
+            f"{each.destination} until "
+            f"{when(each.until_time) if each.HasField('until_time') else 'it is resumed'}"
+            for each in page.suspensions
+            if not destination or each.destination == destination.lower()
+        ]
+        if not page.next_page_token or len(told) > _SUSPENSIONS_TOLD:
+            break
+        request.page_token = page.next_page_token
+    return [*told[:_SUSPENSIONS_TOLD], "and more"] if len(told) > _SUSPENSIONS_TOLD else told
 
 
 def _print_entries(entries: Iterable[pb.QueueEntry]) -> None:

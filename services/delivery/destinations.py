@@ -88,6 +88,11 @@ class Destinations:
             return None
         return found
 
+    async def suspensions(self) -> dict[str, Suspension]:
+        """What is suspended now, by name. Raises `StoreError`."""
+        await self.refresh()
+        return dict(sorted(self._suspended.items()))
+
     async def suspend(self, destination: str, until: datetime | None) -> None:
         """Leave a destination alone. Raises `StoreError`."""
         value = {"until": until.isoformat() if until is not None else None}

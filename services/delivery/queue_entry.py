@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from gatepost.queue.v1.queue_pb2 import (
     DeadRecord,
     QueueEntry,
     QueueState,
+    Suspension,
 )
 from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common.log import WARNING, event
@@ -83,6 +85,14 @@ def dead_record(stored: Stored) -> DeadRecord:
     )
     record.dead_time.FromDatetime(stored.time)
     return record
+
+
+def suspension_entry(destination: str, until: datetime | None) -> Suspension:
+    """The entry of a destination that is suspended."""
+    entry = Suspension(destination=destination)
+    if until is not None:
+        entry.until_time.FromDatetime(until)
+    return entry
 
 
 def read_event(stored: Stored) -> Event | None:

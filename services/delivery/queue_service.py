@@ -53,6 +53,7 @@ from services.delivery.queue_entry import (
     page_size,
     queue_state,
     read_event,
+    suspension_entry,
 )
 from services.delivery.resumption import Resumption
 from services.delivery.suppression_service import SuppressionCalls
@@ -69,6 +70,7 @@ ACCESS: Final = methods(
     CancelMessage=CHANGE,
     SuspendDestination=CHANGE,
     ResumeDestination=CHANGE,
+    ListSuspensions=VIEW,
     WatchEvents=VIEW,
     ListDeadRecords=VIEW,
     RequeueDeadRecord=CHANGE,
@@ -202,6 +204,23 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         event(_log, INFO, "destination resumed", destination=destination)
         self._resumption.begin(destination)
         return queue_pb2.ResumeDestinationResponse()
+
+    async def ListSuspensions(
+        self, request: queue_pb2.ListSuspensionsRequest, context: Context
+    ) -> queue_pb2.ListSuspensionsResponse:
+        """A page of what is suspended."""
+        size = page_size(request.page_size)
+        with store_errors():
+            known = await self._destinations.suspensions()
+        found = [
+            suspension_entry(name, until.until)
+            for name, until in known.items()
+            if name > request.page_token
+        ]
+        return queue_pb2.ListSuspensionsResponse(
+            suspensions=found[:size],
+            next_page_token=found[size - 1].destination if len(found) > size else "",
+        )
 
     async def ListDeadRecords(
         self, request: queue_pb2.ListDeadRecordsRequest, context: Context

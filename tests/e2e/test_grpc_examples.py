@@ -61,6 +61,7 @@ HOLDS: Mapping[str, tuple[str, ...]] = {
     "HoldMessage": ('"state": "QUEUE_STATE_HELD"', DOCUMENTED_ID),
     "ReleaseMessage": (DOCUMENTED_ID,),
     "SuspendDestination": ("{ }",),
+    "ListSuspensions": ('"destination": "example.net"', '"until_time": "2099-12-31T00:00:00Z"'),
     "ResumeDestination": ("{ }",),
     "RetryMessage": (DOCUMENTED_ID,),
     "WatchEvents": ('"event"', DOCUMENTED_ID),

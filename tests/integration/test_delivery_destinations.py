@@ -118,6 +118,25 @@ async def test_a_destination_that_is_suspended_again_is_left_alone(
     assert await resuming.make_due(FAR) == 0
 
 
+async def test_suspensions_are_listed_page_by_page(stub: QueueServiceStub) -> None:
+    names = [f"d{number}.test" for number in range(5)]
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    for name in reversed(names):
+        request = pb.SuspendDestinationRequest(destination=name)
+        request.until_time.FromDatetime(until)
+        await stub.SuspendDestination(request)
+    pages, token = [], ""
+    while True:
+        asked = pb.ListSuspensionsRequest(page_size=2, page_token=token)
+        answer = await stub.ListSuspensions(asked)
+        pages.append([each.destination for each in answer.suspensions])
+        assert {each.until_time.ToDatetime(tzinfo=UTC) for each in answer.suspensions} == {until}
+        token = answer.next_page_token
+        if not token:
+            break
+    assert pages == [names[:2], names[2:4], names[4:]]
+
+
 async def test_other_replicas_learn_of_suspensions_and_failing_next_hops(
     store: JetStream, delivery: Delivery, peer: SmtpPeer
 ) -> None:

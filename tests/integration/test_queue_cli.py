@@ -66,3 +66,16 @@ async def test_a_suspension_says_until_when(queue: Run) -> None:
     until = datetime.fromisoformat(told[1]).astimezone()
     assert timedelta(hours=1.9) < until - before < timedelta(hours=2.1)
     assert await queue("suspend", FAR) == (0, f"{FAR} is suspended until it is resumed\n", "")
+
+
+async def test_the_list_ends_with_what_is_suspended(store: JetStream, queue: Run) -> None:
+    await put_to_wait(store, mail(f"you@{FAR}"))
+    await queue("suspend", FAR)
+    await queue("suspend", "quiet.test", "--for", "1h")
+    _, out, _ = await queue("list")
+    last = out.splitlines()[-1]
+    assert last.startswith(f"suspended: {FAR} until it is resumed, quiet.test until 2")
+    _, out, _ = await queue("list", "--destination", "other.test")
+    assert out == "none\n"
+    _, out, _ = await queue("list", "--json")
+    assert len(json.loads(out)) == 1

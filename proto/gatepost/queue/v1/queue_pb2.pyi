@@ -517,6 +517,88 @@ class ResumeDestinationResponse(_message.Message):
 Global___ResumeDestinationResponse: _TypeAlias = ResumeDestinationResponse  # noqa: Y015
 
 @_typing.final
+class Suspension(_message.Message):
+    """Suspension is a destination that is left alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """The recipients' domain."""
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when; not set: until it is resumed."""
+
+    def __init__(
+        self,
+        *,
+        destination: _builtins.str = ...,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until_time", b"until_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "until_time", b"until_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspension: _TypeAlias = Suspension  # noqa: Y015
+
+@_typing.final
+class ListSuspensionsRequest(_message.Message):
+    """ListSuspensionsRequest asks for a page of the suspended destinations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most. 0 means 100; at most 1000."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuspensionsRequest: _TypeAlias = ListSuspensionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSuspensionsResponse(_message.Message):
+    """ListSuspensionsResponse is a page of the suspended destinations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUSPENSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty after the last."""
+    @_builtins.property
+    def suspensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspension]:
+        """The suspensions that are in force, by name."""
+
+    def __init__(
+        self,
+        *,
+        suspensions: _abc.Iterable[Global___Suspension] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "suspensions", b"suspensions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuspensionsResponse: _TypeAlias = ListSuspensionsResponse  # noqa: Y015
+
+@_typing.final
 class WatchEventsRequest(_message.Message):
     """WatchEventsRequest asks for events."""
 

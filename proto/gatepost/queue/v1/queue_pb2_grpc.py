@@ -75,6 +75,11 @@ class QueueServiceStub:
                 request_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ResumeDestinationRequest.SerializeToString,
                 response_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ResumeDestinationResponse.FromString,
                 _registered_method=True)
+        self.ListSuspensions = channel.unary_unary(
+                '/gatepost.queue.v1.QueueService/ListSuspensions',
+                request_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuspensionsRequest.SerializeToString,
+                response_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuspensionsResponse.FromString,
+                _registered_method=True)
         self.WatchEvents = channel.unary_stream(
                 '/gatepost.queue.v1.QueueService/WatchEvents',
                 request_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.WatchEventsRequest.SerializeToString,
@@ -169,6 +174,13 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSuspensions(self, request, context):
+        """ListSuspensions lists the destinations that are suspended. Role: viewer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchEvents(self, request, context):
         """WatchEvents streams what happens, as it happens. Role: viewer.
         """
@@ -254,6 +266,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.ResumeDestination,
                     request_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ResumeDestinationRequest.FromString,
                     response_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ResumeDestinationResponse.SerializeToString,
+            ),
+            'ListSuspensions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuspensions,
+                    request_deserializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuspensionsRequest.FromString,
+                    response_serializer=gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuspensionsResponse.SerializeToString,
             ),
             'WatchEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEvents,
@@ -503,6 +520,33 @@ class QueueService:
             '/gatepost.queue.v1.QueueService/ResumeDestination',
             gatepost_dot_queue_dot_v1_dot_queue__pb2.ResumeDestinationRequest.SerializeToString,
             gatepost_dot_queue_dot_v1_dot_queue__pb2.ResumeDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuspensions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.queue.v1.QueueService/ListSuspensions',
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuspensionsRequest.SerializeToString,
+            gatepost_dot_queue_dot_v1_dot_queue__pb2.ListSuspensionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,8 @@ class QueueServiceStub:
     """ResumeDestination ends a suspension; what waits because of it is tried within seconds.
     Role: operator.
     """
+    ListSuspensions: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListSuspensionsRequest, _queue_pb2.ListSuspensionsResponse]
+    """ListSuspensions lists the destinations that are suspended. Role: viewer."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_queue_pb2.WatchEventsRequest, _queue_pb2.WatchEventsResponse]
     """WatchEvents streams what happens, as it happens. Role: viewer."""
     ListDeadRecords: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListDeadRecordsRequest, _queue_pb2.ListDeadRecordsResponse]
@@ -93,6 +95,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """ResumeDestination ends a suspension; what waits because of it is tried within seconds.
     Role: operator.
     """
+    ListSuspensions: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListSuspensionsRequest, _queue_pb2.ListSuspensionsResponse]  # type: ignore[assignment]
+    """ListSuspensions lists the destinations that are suspended. Role: viewer."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_queue_pb2.WatchEventsRequest, _queue_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams what happens, as it happens. Role: viewer."""
     ListDeadRecords: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListDeadRecordsRequest, _queue_pb2.ListDeadRecordsResponse]  # type: ignore[assignment]
@@ -178,6 +182,14 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """ResumeDestination ends a suspension; what waits because of it is tried within seconds.
         Role: operator.
         """
+
+    @_abc_1.abstractmethod
+    def ListSuspensions(
+        self,
+        request: _queue_pb2.ListSuspensionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListSuspensionsResponse, _abc.Awaitable[_queue_pb2.ListSuspensionsResponse]]:
+        """ListSuspensions lists the destinations that are suspended. Role: viewer."""
 
     @_abc_1.abstractmethod
     def WatchEvents(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -47,28 +49,44 @@ class Connection:
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._why_no_token = why_no_token
 
-    def call(self, method: Callable[..., Response], request: Any) -> Response:
-        """Call a stub's method. Raises `CliError`."""
+    def call(
+        self,
+        method: Callable[..., Response],
+        request: Any,
+        *,
+        words: Mapping[str, str] = MappingProxyType({}),
+    ) -> Response:
+        """Call a stub's method. Raises `CliError`.
+
+        `words` has, for names of fields in the service's texts, what was typed here instead.
+        """
         try:
             return method(request, timeout=TIMEOUT_S, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise self._failure(error) from error
+            raise self._failure(error, words) from error
 
     def stream(self, method: Callable[..., Iterator[Response]], request: Any) -> Iterator[Response]:
         """Call a stub's streaming method and hand its answers on. Raises `CliError`."""
         try:
             yield from method(request, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise self._failure(error) from error
+            raise self._failure(error, {}) from error
 
-    def _failure(self, error: grpc.RpcError) -> CliError:
-        code, details = error.code(), error.details()
+    def _failure(self, error: grpc.RpcError, words: Mapping[str, str]) -> CliError:
+        code, details = error.code(), _reworded(error.details() or "", words)
         exit_code = _EXIT_CODES.get(code, Exit.FAILED)
         if exit_code is Exit.UNAVAILABLE:
             return CliError(f"{self._target} does not answer: {details}", exit_code)
         if code is grpc.StatusCode.UNAUTHENTICATED and not self._metadata:
             return CliError(f"this needs a token, and {self._why_no_token}", exit_code)
         return CliError(f"{details} ({code.name})", exit_code)
+
+
+def _reworded(text: str, words: Mapping[str, str]) -> str:
+    if not words:
+        return text
+    names = re.compile(rf"\b({'|'.join(map(re.escape, words))})\b")
+    return names.sub(lambda found: words[found[0]], text)
 
 
 @contextmanager

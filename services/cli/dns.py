@@ -18,7 +18,7 @@ from services.cli.output import plain, print_json, printable
 MISSING_EXIT_CODE: Final = 10
 """With `--check`: some record is missing or will not do."""
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

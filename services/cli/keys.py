@@ -29,6 +29,7 @@ from services.common.config.types import parse_duration
 app = typer.Typer(
     help="Run the keys service alone, or handle DKIM keys.",
     invoke_without_command=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -43,6 +44,14 @@ OutputOption = Annotated[
 ]
 
 _PAGE: Final = 1000
+_WORDS: Final = {
+    "key_type": "--type",
+    "leave_unsigned": "--leave-unsigned",
+    "override_publication": "--override",
+    "secret_name": "--secret",
+    "secret_field": "--field",
+}
+"""What the fields of a request are here."""
 
 
 @app.callback()
@@ -74,7 +83,7 @@ def create(
     request = pb.CreateKeyRequest(domain=domain, selector=selector, key_type=key_type, bits=bits)
     _set_expiry(request.expiry, expiry)
     with connect("keys", server=server, data=data, token_file=token_file) as connection:
-        key = connection.call(_stub(connection).CreateKey, request).key
+        key = connection.call(_stub(connection).CreateKey, request, words=_WORDS).key
     _tell(key, as_json, output)
 
 
@@ -108,7 +117,8 @@ def import_key(
     if pem:
         request.private_key_pem = _read_pem(pem)
     with connect("keys", server=server, data=data, token_file=token_file) as connection:
-        key = connection.call(_stub(connection).ImportKey, request).key
+        words = {**_WORDS, "private_key_pem": "a file" if secret else _shown(pem)}
+        key = connection.call(_stub(connection).ImportKey, request, words=words).key
     _tell(key, as_json, output)
 
 
@@ -192,7 +202,7 @@ def activate(
     """Let a key sign. Refused until its record is visible."""
     request = pb.ActivateKeyRequest(domain=domain, selector=selector, override_publication=override)
     with connect("keys", server=server, data=data, token_file=token_file) as connection:
-        key = connection.call(_stub(connection).ActivateKey, request).key
+        key = connection.call(_stub(connection).ActivateKey, request, words=_WORDS).key
     _changed(key, as_json)
 
 
@@ -214,7 +224,7 @@ def retire(
     """End a key's signing. Its record must stay until the key is retired."""
     request = pb.RetireKeyRequest(domain=domain, selector=selector, leave_unsigned=leave_unsigned)
     with connect("keys", server=server, data=data, token_file=token_file) as connection:
-        key = connection.call(_stub(connection).RetireKey, request).key
+        key = connection.call(_stub(connection).RetireKey, request, words=_WORDS).key
     _changed(key, as_json)
 
 
@@ -249,9 +259,16 @@ def _set_expiry(field: Duration, text: str) -> None:
 
 def _read_pem(path: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        octets = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise CliError(f"{path}: cannot be read: {error.strerror}", Exit.USAGE) from error
+    if not octets:
+        raise CliError(f"{_shown(path)}: is empty, not a private key", Exit.USAGE)
+    return octets
+
+
+def _shown(path: str) -> str:
+    return "standard input" if path == "-" else path
 
 
 def _stub(connection: Connection) -> KeyServiceStub:

@@ -94,6 +94,7 @@ def test_the_life_of_a_key(gatepost: Run, domain: KeysDomain, tmp_path: Path) ->
     last = gatepost("keys", "retire", domain.name, key.selector)
     assert last.returncode == 1
     assert "no other key signs" in last.stderr
+    assert "or say --leave-unsigned to" in last.stderr
     forced = gatepost("keys", "retire", domain.name, key.selector, "--leave-unsigned")
     assert "is retiring" in forced.stdout
     assert gatepost("keys", "delete", domain.name, key.selector).returncode == 1
@@ -126,6 +127,9 @@ def test_a_key_made_elsewhere(gatepost: Run, domain: KeysDomain, tmp_path: Path,
         (["import", "DOMAIN", "s", "missing.pem"], 2, "missing.pem: cannot be read"),
         (["import", "DOMAIN", "s", "--secret", "x"], 2, "kept in files"),
         (["create", "DOMAIN", "--expiry", "soon"], 2, "--expiry"),
+        (["create", "DOMAIN", "--type", "dsa"], 2, "gatepost: --type is rsa or ed25519"),
+        (["import", "DOMAIN", "s", __file__], 2, "test_keys_cli.py: this is not a private key"),
+        (["import", "DOMAIN", "s", "-"], 2, "gatepost: standard input: is empty"),
         (["create", "DOMAIN", "--bits", "512"], 2, "1024 to 4096"),
         (["create", "no domain"], 2, "domain"),
         (["show", "DOMAIN", "nothing"], 4, "no key"),

@@ -92,13 +92,21 @@ class Access:
         allowed = rule(request) if callable(rule) else rule
         if Role.NONE in allowed:
             return True
+        token, held = self._held(context)
+        if held.isdisjoint(allowed):
+            raise self._refusal(allowed, held, token)
+        return False
+
+    def is_known(self, context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+        """Whether the caller has any role at all, which is known before the request is."""
+        return bool(self._held(context)[1])
+
+    def _held(self, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, Roles]:
         token = _bearer(context.invocation_metadata() or ())
         held = self._tokens.roles(token) if token else _NOBODY
         if self._identities and not held:
             held = self._certified(context)
-        if held.isdisjoint(allowed):
-            raise self._refusal(allowed, held, token)
-        return False
+        return token, held
 
     def _certified(self, context: grpc.aio.ServicerContext[Any, Any]) -> Roles:
         # gRPC lists a certificate's names only after it verified the certificate.

@@ -1,10 +1,10 @@
 """What happens around every call: access, budget, deadline, errors, metrics.
 
-One server interceptor, which wraps each method once, at its first call. In this order: the caller
-is admitted or refused (`auth.py`); a place is taken in the budget of that kind of call; the method
-runs, within the deadline of the client or, where that is missing or too long, within ours; what it
-raises becomes a status (`errors.py`), and what nobody foresaw becomes INTERNAL with a fixed text
-and its traceback in the log.
+One server interceptor, which wraps each method once, at its first call. In this order: the request
+is read (`arrival.py`); the caller is admitted or refused (`auth.py`); a place is taken in the
+budget of that kind of call; the method runs, within the deadline of the client or, where that is
+missing or too long, within ours; what it raises becomes a status (`errors.py`), and what nobody
+foresaw becomes INTERNAL with a fixed text and its traceback in the log.
 
 Budgets are four, so that calls which nobody vouches for cannot take the places of the others, nor
 streams those of short calls. A call that finds none free gets RESOURCE_EXHAUSTED at once.
@@ -24,6 +24,7 @@ import grpc.aio
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.common.log import ERROR, event
+from services.common.rpc.arrival import Arrival, Requests
 from services.common.rpc.auth import Access, Rule
 from services.common.rpc.errors import (
     RpcFailure,
@@ -55,6 +56,7 @@ _log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, Context], Awaitable[Any]]
+Reader = Callable[[Requests, Context], Awaitable[Any]]
 Flow = Callable[[Any, Context], AsyncGenerator[Any, None]]
 # Quoted: the class has parameters only for type checkers.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -73,6 +75,8 @@ class Limits:
     open_unary: int = 64
     streams: int = 64
     open_streams: int = 16
+    open_arrivals: int = 32  # requests that are read at a time; the other places wait
+    arrival_deadline: float = 10.0
     default_deadline: float = 10.0  # for a unary call whose client set none
     max_deadline: float = 60.0
     open_stream_deadline: float = 300.0  # others live until the client or the server ends
@@ -142,6 +146,12 @@ class Guard(grpc.aio.ServerInterceptor):
         self._open_unary = Budget("open_unary", limits.open_unary)
         self._streams = Budget("stream", limits.streams)
         self._open_streams = Budget("open_stream", limits.open_streams)
+        self._arrival = Arrival(
+            access,
+            seconds=limits.arrival_deadline,
+            places=limits.open_arrivals,
+            waiting=limits.open_unary + limits.open_streams,
+        )
         self._wrapped: dict[str, Handler] = {}
         self._streaming: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -174,25 +184,27 @@ class Guard(grpc.aio.ServerInterceptor):
         behaviors: Any = handler
         match handler.request_streaming, handler.response_streaming:
             case False, False:
-                answer = self._answer(method, rule, behaviors.unary_unary)
-                return grpc.unary_unary_rpc_method_handler(answer, *codec)
+                answer = self._answer(method, rule, behaviors.unary_unary, self._arrival.request)
+                return grpc.stream_unary_rpc_method_handler(answer, *codec)
             case True, False:
-                answer = self._answer(method, rule, behaviors.stream_unary)
+                answer = self._answer(method, rule, behaviors.stream_unary, _as_they_come)
                 return grpc.stream_unary_rpc_method_handler(answer, *codec)
             case False, True:
-                flow = self._flow(method, rule, behaviors.unary_stream)
-                return grpc.unary_stream_rpc_method_handler(flow, *codec)
+                flow = self._flow(method, rule, behaviors.unary_stream, self._arrival.request)
+                return grpc.stream_stream_rpc_method_handler(flow, *codec)
             case _:
-                flow = self._flow(method, rule, behaviors.stream_stream)
+                flow = self._flow(method, rule, behaviors.stream_stream, _as_they_come)
                 return grpc.stream_stream_rpc_method_handler(flow, *codec)
 
-    def _answer(self, method: str, rule: Rule, behavior: Answer) -> Answer:
+    def _answer(self, method: str, rule: Rule, behavior: Answer, arrival: Reader) -> Answer:
         """A method with one answer."""
         admit, limits, record = self._access.admit, self._limits, _Record(method)
 
-        async def answer(request: Any, context: Context) -> Any:
+        async def answer(requests: Requests, context: Context) -> Any:
             started, code = perf_counter(), "OK"
             try:
+                request = await arrival(requests, context)
+                started = perf_counter()
                 is_open = admit(rule, request, context)
                 with self._open_unary if is_open else self._unary:
                     left = _time_left(context)
@@ -210,13 +222,14 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _flow(self, method: str, rule: Rule, behavior: Flow) -> Flow:
+    def _flow(self, method: str, rule: Rule, behavior: Flow, arrival: Reader) -> Flow:
         """A method that answers with a stream."""
         record = _Record(method)
 
-        async def flow(request: Any, context: Context) -> AsyncGenerator[Any, None]:
+        async def flow(requests: Requests, context: Context) -> AsyncGenerator[Any, None]:
             code = "OK"
             try:
+                request = await arrival(requests, context)
                 is_open = self._access.admit(rule, request, context)
                 with self._open_streams if is_open else self._streams:
                     seconds = self._limits.open_stream_deadline if is_open else None
@@ -276,6 +289,10 @@ class Guard(grpc.aio.ServerInterceptor):
             case _:
                 return "UNKNOWN", None
         return failure.code.name, failure
+
+
+async def _as_they_come(requests: Requests, _: Context) -> Requests:
+    return requests
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> Any:

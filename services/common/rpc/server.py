@@ -22,6 +22,8 @@ from services.common.rpc.status import ReflectionPool
 from services.common.start import StartError, probe_port
 
 MAX_METADATA_BYTES = 16 * 1024
+# What a client may send before its request is read; one that is read gets as much as it needs.
+STREAM_WINDOW_BYTES = 64 * 1024
 # A client may ping as often as this; ours do every 30 s (client.py).
 MIN_PING_INTERVAL_MS = 10_000
 # We ping clients, to notice watchers that vanished without a word.
@@ -118,6 +120,9 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", limits.max_send_size),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", limits.connection_streams),
+        # Probing would widen the windows of all streams to megabytes, also of those not read yet.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
         ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

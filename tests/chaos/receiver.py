@@ -27,6 +27,7 @@ REFUSED = "nobody"
 """A local part that every server refuses for good."""
 
 _STEP_DEADLINE_S = 60.0
+_SILENCE_S = 10.0
 _LINE_LIMIT = 4 * 2**20
 
 
@@ -40,11 +41,11 @@ class Mood(StrEnum):
     AWAY = "away"
     """Hangs up as soon as somebody connects."""
     SILENT = "silent"
-    """Never says anything."""
+    """Says nothing, and hangs up after a while."""
     BABBLING = "babbling"
     """Greets with a reply that never ends."""
     DRIPPING = "dripping"
-    """Says an octet a second."""
+    """Says ten octets a second."""
     FORGETFUL = "forgetful"
     """Hangs up after the final dot without having taken the mail."""
     CLOSING = "closing"
@@ -172,7 +173,7 @@ class _Session:
             case Mood.AWAY:
                 return False
             case Mood.SILENT:
-                await asyncio.sleep(_STEP_DEADLINE_S)
+                await asyncio.sleep(_SILENCE_S)
                 return False
             case Mood.BABBLING:
                 while not self._writer.is_closing():
@@ -182,7 +183,7 @@ class _Session:
                 for octet in b"220 receiver.test ESMTP, with all the time of the world\r\n":
                     self._writer.write(bytes([octet]))
                     await self._writer.drain()
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(0.1)
                 return True
         await self._say("220 receiver.test ESMTP")
         return True

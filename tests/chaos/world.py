@@ -121,7 +121,7 @@ class World:
         self.folder.cleanup()
 
     def config(self) -> dict[str, Any]:
-        """The configuration: retries every second or so, and no end of them."""
+        """The configuration: retries every second or so, and no end of them; short memories."""
         nats: dict[str, Any] = {"storage_limit": self.storage, "events_max_size": "8MB"}
         if self.cluster is not None:
             nats |= {"urls": self.cluster.urls, "embedded": False, "replicas": self.nodes}
@@ -132,7 +132,8 @@ class World:
             "policy": {"deny": [UNWANTED_DOMAIN], "check_timeout": "5s"},
             "smtp": {"limits": {"connections_per_address": 1000}},
             "delivery": {
-                "retry": {"interval": "1s", "max_retries": 10000, "delay_notice_after": "0"}
+                "retry": {"interval": "1s", "max_retries": 10000, "delay_notice_after": "0"},
+                "backoff": {"initial": "1s", "limit": "10s"},
             },
         }
 

@@ -236,7 +236,7 @@ async def test_three_nodes_keep_mail_when_one_is_gone(tmp_path: Path) -> None:
         async with connected(cluster, "delivery") as delivery:
             # A new leader is elected first.
             await eventually(lambda: _published(delivery, Outgoing("queue.ready.a~org.a-1", b"")))
-            assert await delivery.last("CONTENT", "content.abc-1.1") is not None
+            await eventually(lambda: _keeps(delivery, "content.abc-1.1"))
     finally:
         cluster.close()
 
@@ -252,6 +252,13 @@ async def eventually(done: Callable[[], Awaitable[bool]]) -> None:
 
 async def _uses(store: JetStream, octets: int) -> bool:
     return (await store.storage_use()).used >= octets
+
+
+async def _keeps(store: JetStream, subject: str) -> bool:
+    try:
+        return await store.last("CONTENT", subject) is not None
+    except StoreError:
+        return False
 
 
 async def _published(store: JetStream, message: Outgoing) -> bool:

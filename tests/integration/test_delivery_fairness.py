@@ -5,13 +5,15 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client import REGISTRY
+
 from services.common.jetstream import JetStream
 from services.common.queue.subjects import (
     QUEUE_STREAM,
 )
 from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
-from services.delivery.precedence import BEHIND_S
+from services.delivery.precedence import BEHIND_S, PLACES
 from tests.support.booked import booked, collect, submit_all
 from tests.support.delivery import (
     Delivery,
@@ -28,6 +30,11 @@ async def in_queue(store: JetStream) -> int:
     """How many mails are there. A process that was stopped leaves some in two states."""
     subjects = await store.subjects(QUEUE_STREAM, "queue.>", offset=0)
     return len({subject.rpartition(".")[2] for subject in subjects})
+
+
+def made_way_for_fresh() -> float:
+    """How many records were put back because delivery was behind."""
+    return REGISTRY.get_sample_value("gatepost_delivery_parked_total", {"reason": "behind"}) or 0.0
 
 
 def relays(**peers: SmtpPeer) -> dict[str, Any]:
@@ -51,10 +58,10 @@ async def test_a_pile_for_one_destination_is_put_back_and_the_others_pass(
 
 
 async def test_retries_that_are_due_together_leave_room_for_fresh_mail(store: JetStream) -> None:
-    """After an absence: everything was tried before, and everybody is slow."""
+    """After an absence: everything was tried before, and nobody gets as far as the greeting."""
     ledger = Ledger()
     async with AsyncExitStack() as stack:
-        slow = [await stack.enter_async_context(SmtpPeer(delay_s=1.0)) for _ in range(30)]
+        slow = [await stack.enter_async_context(SmtpPeer(greeting=Silence())) for _ in range(30)]
         free = await stack.enter_async_context(SmtpPeer())
         retries = booked(Ledger(), [f"you@slow{number % 30}.test" for number in range(600)])
         for record in retries:
@@ -64,10 +71,11 @@ async def test_retries_that_are_due_together_leave_room_for_fresh_mail(store: Je
         await submit_all(store, retries)
         await asyncio.sleep(BEHIND_S + 0.5)
         named = {f"slow{number}": peer for number, peer in enumerate(slow)}
+        before = made_way_for_fresh()
         async with Delivery(store, relays(free=free, **named), drain_s=0.1):
             await submit_all(store, booked(ledger, [f"you@{FREE}"] * 100))
             collect(ledger, await free.wait_mails(100, seconds=40))
-            assert sum(len(peer.mails) for peer in slow) < len(retries)
+            assert made_way_for_fresh() - before >= len(retries) - PLACES
         assert ledger.problems(duplicates_allowed=0) == []
 
 

@@ -195,7 +195,7 @@ async def test_the_deadline_holds_whatever_happens(
     resolver = resolver_of(silent.address, attempt_timeout=0.2, deadline=0.5, max_concurrent=1)
     began = time.monotonic()
     answers = await ask(resolver, "a.test", "b.test", "c.test")
-    assert 0.4 < time.monotonic() - began < 3
+    assert 0.4 < time.monotonic() - began < 1.5
     assert [answer.status for answer in answers] == [Status.TEMPORARY] * 3
     assert all("by the deadline of 0.5 s" in answer.detail for answer in answers)
 

@@ -14,7 +14,7 @@ from tests.support.scripted_policy import ScriptedPolicy, serve
 from tests.support.smtp_client import connected
 
 _TEXT = b"Subject: x\r\n\r\ntext\r\n"
-_SERVED_WITHIN_S = 5.0
+_SERVED_WITHIN_S = 2.0
 
 
 @pytest.mark.timed

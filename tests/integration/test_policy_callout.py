@@ -190,7 +190,7 @@ async def test_many_at_once_are_two_at_a_time_and_do_not_hold_up_others(
         await asyncio.sleep(0.3)
         started = time.monotonic()
         await asyncio.to_thread(policy.check_envelope, sender="", message_id="other-1")
-        assert time.monotonic() - started < 1.8  # the silent ones take 2 s
+        assert time.monotonic() - started < 0.5
         results = [(await task)[0].result for task in waiting]
     assert set(results) == {"temperror"}
     assert server.connections <= 2 * 3

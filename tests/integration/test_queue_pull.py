@@ -55,7 +55,7 @@ async def test_a_lone_message_is_not_kept_back_for_others(store: JetStream) -> N
     published = time.monotonic()
     await _publish(store, "a-1")
     delivery = await first
-    assert time.monotonic() - published < WAIT_S / 2
+    assert time.monotonic() - published < 1
     assert (delivery.data, delivery.redelivered) == (b"a-1", False)
     await delivery.ack()
     await pull.aclose()

@@ -274,7 +274,7 @@ async def test_calls_fail_at_once_while_nats_is_away_and_nothing_lands_late(tmp_
             await store.publish_batch(
                 [Outgoing(key("late-2", d).subject(State.READY), b"x") for d in ("a.b", "c.d")]
             )
-        assert time.monotonic() - began < 4  # no call waited for its time limit
+        assert time.monotonic() - began < 1
         server.start()
         await connection(store, wanted=True)
         await store.publish(Outgoing(key("fresh-1").subject(State.READY), b"x"))

@@ -107,8 +107,19 @@ class NatsServer:
         process.wait(_STOP_DEADLINE_SECONDS)
 
     def pause(self) -> None:
-        """Make it silent without closing connections (SIGSTOP), as a hung machine is."""
-        self._running().send_signal(signal.SIGSTOP)
+        """Make it silent without closing connections (SIGSTOP), as a hung machine is.
+
+        Returns when every thread has stopped: the signal may wait for one that the disk keeps,
+        while the others go on answering.
+        """
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{process.pid}/task")
+        deadline = time.monotonic() + _STOP_DEADLINE_SECONDS
+        while any(_state(thread) not in "Tt" for thread in threads.iterdir()):
+            if time.monotonic() > deadline:
+                raise RuntimeError("nats-server did not pause")
+            time.sleep(_ASK_AGAIN_SECONDS)
 
     def resume(self) -> None:
         """Undo `pause`."""
@@ -136,3 +147,10 @@ class NatsServer:
         with contextlib.suppress(OSError):
             return "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-20:])
         return "(no log)"
+
+
+def _state(thread: Path) -> str:
+    """The letter of proc_pid_stat(5); "T" is stopped, and so is a thread that has ended."""
+    with contextlib.suppress(OSError):
+        return (thread / "stat").read_text().rpartition(") ")[2][:1]
+    return "T"

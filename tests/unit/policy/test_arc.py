@@ -115,7 +115,7 @@ async def test_a_chain_over_the_limit_does_not_hold_and_costs_little() -> None:
     assert (await verified(fields + MESSAGE)).result == "fail"
     long = "ARC-Seal: i=1; b=" + "A" * 200_000 + "\n" + MESSAGE
     assert (await verified(long)).reason == "the ARC fields are too long"
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 0.5
 
 
 async def test_a_key_that_cannot_be_looked_up_is_temporary() -> None:

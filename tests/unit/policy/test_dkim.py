@@ -223,14 +223,14 @@ async def test_of_hundreds_of_signatures_ten_are_looked_at() -> None:
     text = "".join([f"DKIM-Signature: v=1; d=x{n}.example; s=s\n" for n in range(499)]) + text
     started = time.process_time()
     assert len(await verified(text)) == 10
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 0.2
 
 
 async def test_a_list_of_a_hundred_thousand_names_is_refused_at_once() -> None:
     started = time.process_time()
     result = await only(sign(MESSAGE, rsa_key(), h="from:" + "x:" * 30_000 + "to"))
     assert result.result == "neutral"
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 0.2
 
 
 async def test_digests_are_taken_from_the_request() -> None:

@@ -35,9 +35,6 @@ EMPTY = {
     "sum by (limit) (rate(gatepost_ingress_excess_contents_total": (
         "counts refusals for want of memory: tests/integration/test_ingress_memory.py makes some"
     ),
-    "sum by (reason) (rate(gatepost_nats_errors_total": (
-        "counts failures while NATS is away, which may be too short here to meet one"
-    ),
 }
 """Queries that may find nothing in this run, by how they begin, and where else they do."""
 
@@ -125,6 +122,8 @@ def began(installation: Installation, prometheus: Prometheus, dns: DnsServer) ->
     _submit(installation)
     _be_refused(installation)
     assert not alerts(prometheus), "an alert while all is well"
+    with installation.paused("nats"):
+        _load(installation, until_refused=True)
     installation.kill("nats")
     _load(installation, until_refused=True)
     for service in ("ingress", "policy", "delivery"):

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,16 @@ class Installation:
         """SIGKILL one child, one of ours by its id. It may have died, or started, this moment."""
         with contextlib.suppress(ProcessLookupError, FileNotFoundError, ValueError):
             os.kill(self.pid(name), signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """One child hangs meanwhile (SIGSTOP)."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def wait_ready(self, name: str, *, seconds: float = 30.0) -> None:
         """Return when a service says that it is ready."""

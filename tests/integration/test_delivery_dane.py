@@ -22,14 +22,12 @@ from tests.support.delivery import (
     IMPATIENCE,
     RECIPIENT,
     Delivery,
-    connected_store,
     events,
     mail,
     submit,
     wait_queued,
 )
 from tests.support.dns_server import DnsServer
-from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import Raw, SmtpPeer
 from tests.support.tls_chains import Issued, tlsa
 
@@ -39,13 +37,6 @@ ROOT = Issued.root("root")
 MIDDLE = ROOT.authority("middle")
 LEAF = MIDDLE.issue(MX1)
 EVIL = Issued.root("evil")
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 @dataclass

@@ -24,7 +24,6 @@ from tests.support.delivery import (
     IMPATIENCE,
     RECIPIENT,
     Delivery,
-    connected_store,
     events,
     mail,
     submit,
@@ -40,13 +39,6 @@ HOST = f"mta-sts.{DESTINATION}"
 RECORD = (f"_mta-sts.{DESTINATION}", "TXT")
 LOOPBACK = "127.0.0.0/8"
 MX1, MX2 = f"mx1.{DESTINATION}", f"mx2.{DESTINATION}"
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from services.delivery.tls.sts import NO_POLICY, PAUSE_S, MtaSts
 from services.delivery.tls.sts_fetch import PolicyHosts
 from services.delivery.tls.sts_policy import Mode
 from services.delivery.tls.sts_store import REMEMBER_S, StsStore
-from tests.support.delivery import DESTINATION, connected_store
+from tests.support.delivery import DESTINATION
 from tests.support.dns_server import DnsServer
-from tests.support.nats_server import NatsServer
 from tests.support.policy_host import PolicyHost, policy_text, response
 from tests.support.tls_chains import Issued
 
@@ -30,13 +29,6 @@ HOST = f"mta-sts.{DESTINATION}"
 RECORD = (f"_mta-sts.{DESTINATION}", "TXT")
 LOOPBACK = "127.0.0.0/8"
 MX1 = f"mx1.{DESTINATION}"
-
-
-@pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
-    store = await connected_store(nats_server.url)
-    yield store
-    await store.close()
 
 
 @pytest.fixture(scope="module")

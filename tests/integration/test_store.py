@@ -228,6 +228,20 @@ async def test_a_message_that_is_not_acknowledged_comes_again(store: JetStream) 
     assert [d async for d in consumer.pull(1, wait_s=PATIENCE_S)] == []
 
 
+async def test_a_listing_is_whole_however_many_are_made_at_once(store: JetStream) -> None:
+    bucket = await store.bucket("accounts")
+    names = [f"listed.{number:03}" for number in range(300)]
+    await asyncio.gather(*(bucket.put(name, b"x") for name in names))
+    await asyncio.gather(*(bucket.delete(name) for name in names[::3]))
+    left = sorted({*names} - {*names[::3]})
+    try:
+        for listing in await asyncio.gather(*(bucket.keys() for _ in range(20))):
+            assert listing == left
+    finally:
+        await asyncio.gather(*(bucket.delete(name) for name in left))
+    assert await bucket.keys() == []
+
+
 async def test_a_bucket_keeps_revisions(store: JetStream) -> None:
     bucket = await store.bucket("accounts")
     assert await bucket.get("a") is None

@@ -242,7 +242,7 @@ class JetStream(Connection):
         """Open a key-value bucket that exists."""
         context = self.context_now()
         with translated():
-            return Bucket(await context.key_value(name))
+            return Bucket(name, await context.key_value(name), context)
 
     # --- topology -------------------------------------------------------------------------------
 

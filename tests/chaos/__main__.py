@@ -86,7 +86,9 @@ class _Run:
         with _told(name):
             world.begin(name)
             fault(world, self._share)
-            return world.end()
+            row = world.end()
+        sys.stderr.write(f"{table([row])}\n")
+        return row
 
 
 @contextmanager

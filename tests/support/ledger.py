@@ -46,7 +46,7 @@ class Ledger:
     unknown: set[str] = field(default_factory=set)
     delivered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     notified: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def sent(
         self, mail_id: str, body: bytes, recipients: Iterable[str], *, unwanted: bool = False
@@ -109,6 +109,10 @@ class Ledger:
 
     def problems(self, *, duplicates_allowed: int) -> list[str]:
         """What must not be, one line each; empty when the books balance."""
+        with self._lock:
+            return self._problems(duplicates_allowed)
+
+    def _problems(self, duplicates_allowed: int) -> list[str]:
         arrived = self.arrived()
         found = [f"accepted and lost: {each}" for each in sorted(self.missing())]
         found += [

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from services.common.mail.address import AddressError, Mailbox, make_mailbox
 
@@ -78,6 +79,8 @@ def decode(data: bytes) -> AccountRecord:
         raise BadRecord(f"not an account ({type(error).__name__})") from error
 
 
+# The same recipients come again and again.
+@lru_cache(maxsize=4096)
 def account_key(mailbox: Mailbox) -> str:
     """The key of an account. Raises `AddressError` for an address literal."""
     if mailbox.is_literal or not mailbox.domain:

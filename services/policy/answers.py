@@ -17,43 +17,37 @@ ACTION_NUMBERS = {
 }
 
 
-def result_message(result: Result, *, with_evidence: bool = True) -> verdict_pb2.CheckResult:
-    """A result as a message."""
-    message = verdict_pb2.CheckResult(
-        check=result.check,
-        result=result.result,
-        objects=result.objects,
-        configured_action=ACTION_NUMBERS[result.action],
-        explanation=result.explanation,
-    )
-    # In place, here and below: a message that is handed over is copied.
-    if with_evidence:
-        add = message.evidence.add
-        for name, value in result.evidence:
-            add(name=name, value=value)
-    elapsed = message.elapsed
-    elapsed.seconds, elapsed.nanos = divmod(round(result.elapsed_s * 1e9), 1_000_000_000)
-    return message
-
-
-def fill_verdict(
-    message: verdict_pb2.Verdict, verdict: Verdict, results: Iterable[verdict_pb2.CheckResult]
+def add_results(
+    verdict: verdict_pb2.Verdict, results: Iterable[Result], *, with_evidence: bool = True
 ) -> None:
-    """Write a verdict into a message; its results are made once, by whoever needs them twice."""
+    """Write results into a message, behind those that are there."""
+    # All in place: a message that is handed over is copied.
+    for result in results:
+        message = verdict.check_results.add(
+            check=result.check,
+            result=result.result,
+            objects=result.objects,
+            configured_action=ACTION_NUMBERS[result.action],
+            explanation=result.explanation,
+        )
+        if with_evidence:
+            add = message.evidence.add
+            for name, value in result.evidence:
+                add(name=name, value=value)
+        elapsed = message.elapsed
+        elapsed.seconds, elapsed.nanos = divmod(round(result.elapsed_s * 1e9), 1_000_000_000)
+
+
+def fill_verdict(message: verdict_pb2.Verdict, verdict: Verdict) -> None:
+    """Write a verdict into a message, without its results."""
     message.action = ACTION_NUMBERS[verdict.action]
     message.decisive_check = verdict.decisive
     reply, said = message.reply, verdict.reply
     reply.code, reply.enhanced_code, reply.text = said.code, said.enhanced, said.text
-    message.check_results.extend(results)
 
 
-def fill_recipient(
-    answer: pb.RecipientAnswer,
-    verdict: Verdict,
-    deliver_to: Sequence[str],
-    results: Iterable[verdict_pb2.CheckResult],
-) -> None:
-    """Write the verdict on one recipient into its answer, with its results as messages."""
-    fill_verdict(answer.verdict, verdict, results)
+def fill_recipient(answer: pb.RecipientAnswer, verdict: Verdict, deliver_to: Sequence[str]) -> None:
+    """Write the verdict on one recipient into its answer, without its results."""
+    fill_verdict(answer.verdict, verdict)
     if verdict.action in (Action.ACCEPT, Action.SPAM):
         answer.deliver_to.extend(deliver_to)

@@ -8,6 +8,7 @@ alone, until the process ends.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from gatepost.policy.v1 import policy_pb2 as pb
 
@@ -21,29 +22,39 @@ ADVICE = (
 )
 
 
+class _Word(NamedTuple):
+    """What was said of a listener, and when."""
+
+    lost: bool
+    address: str
+    time: datetime
+
+
 class ClientAddresses:
     """The last word about each listener."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, pb.ListenerStatus] = {}
+        self._listeners: dict[str, _Word] = {}
 
     def note(self, session: pb.Session, now: datetime) -> None:
         """The ingress asks about a mail of this session."""
-        known = session.listener in self._listeners
-        if not known and len(self._listeners) >= MAX_LISTENERS:
-            return
-        status = pb.ListenerStatus(
-            listener=session.listener,
-            client_addresses_lost=session.client_addresses_lost,
-            last_client_address=session.client_address,
-        )
-        status.observe_time.FromDatetime(now)
-        self._listeners[session.listener] = status
+        name = session.listener
+        if name in self._listeners or len(self._listeners) < MAX_LISTENERS:
+            said = _Word(session.client_addresses_lost, session.client_address, now)
+            self._listeners[name] = said
 
     def status(self) -> pb.GetStatusResponse:
         """The answer to who asks."""
-        listeners = [self._listeners[name] for name in sorted(self._listeners)]
+        listeners = [_status(name, word) for name, word in sorted(self._listeners.items())]
         lost = any(each.client_addresses_lost for each in listeners)
         return pb.GetStatusResponse(
             client_addresses_lost=lost, advice=ADVICE if lost else "", listeners=listeners
         )
+
+
+def _status(listener: str, word: _Word) -> pb.ListenerStatus:
+    status = pb.ListenerStatus(
+        listener=listener, client_addresses_lost=word.lost, last_client_address=word.address
+    )
+    status.observe_time.FromDatetime(word.time)
+    return status

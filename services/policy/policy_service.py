@@ -23,7 +23,7 @@ from services.common.store import StoreError
 from services.common.turns import Turns
 from services.policy import judge
 from services.policy.action import Action
-from services.policy.answers import fill_recipient, fill_verdict, result_message
+from services.policy.answers import add_results, fill_recipient, fill_verdict
 from services.policy.arc.testimony import witnesses
 from services.policy.authentication import authenticate
 from services.policy.callout.callouts import Callouts
@@ -116,11 +116,13 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         if not request.dry_run:
             judge.count_results(results)
             judge.count_verdict("envelope", verdict)
-        told = [result_message(result) for result in results]
         response = pb.CheckEnvelopeResponse()
-        fill_verdict(response.verdict, verdict, told)
+        fill_verdict(response.verdict, verdict)
+        add_results(response.verdict, results)
+        told = response.verdict
         if len(request.recipients) > MAX_WITH_EVIDENCE:
-            told = [result_message(result, with_evidence=False) for result in results]
+            told = verdict_pb2.Verdict()
+            add_results(told, results, with_evidence=False)
         for recipient, table in zip(request.recipients, tables, strict=True):
             is_general = table is rules.table
             own = results if is_general else findings.results(table)
@@ -129,12 +131,15 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             )
             if not request.dry_run:
                 judge.count_verdict("recipient", decision)
-            own_told = told if is_general else map(result_message, own)
-            last = result_message(decision.results[-1])
             # Mail that is not judged may have all its recipients in one transaction.
             named = "" if is_exempt(rules, envelope) else table.name
             answer = response.recipients.add(recipient=recipient, rules=named)
-            fill_recipient(answer, decision, way.deliver_to, [*own_told, last])
+            fill_recipient(answer, decision, way.deliver_to)
+            if is_general:
+                answer.verdict.check_results.extend(told.check_results)
+            else:
+                add_results(answer.verdict, own)
+            add_results(answer.verdict, decision.results[-1:])
             if decision.action in (Action.DEFER, Action.REFUSE) and not request.dry_run:
                 self._tell(request, [recipient], answer.verdict, [])
         return response
@@ -167,7 +172,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             judge.count_results([*(r for r in before if r.check not in known), *after])
             judge.count_verdict("message", verdict)
         response = pb.CheckMessageResponse()
-        fill_verdict(response.verdict, verdict, map(result_message, verdict.results))
+        fill_verdict(response.verdict, verdict)
+        add_results(response.verdict, verdict.results)
         fields = self._fields(verdict, mail, rules, request.message_id)
         if not request.dry_run:
             self._tell(request, request.recipients, response.verdict, fields)

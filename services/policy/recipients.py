@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from services.common.config.model import Config
@@ -235,6 +236,8 @@ class _Search:
         return Route("alias", f"{alias} is an alias.", tuple(deliver_to))
 
 
+# The same recipients come again and again.
+@lru_cache(maxsize=4096)
 def folded(mailbox: Mailbox) -> Mailbox:
     """An account's address in the one spelling that it is stored under."""
     return make_mailbox(mailbox.key.rpartition("@")[0], mailbox.domain)

@@ -19,7 +19,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ import spf
 from services.common.dns import Answer, MxRecord, RecordType, Resolver, Status
 from services.common.log import WARNING, event
 from services.common.turns import Turns
+from services.policy.checks.check import Evidence, dns_evidence, evidence
 from services.policy.spf_memory import SpfMemory
 
 MAX_RECORD_OCTETS = 4096
@@ -75,7 +76,7 @@ class SpfRequest:
     """Our name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SpfOutcome:
     """What check_host() came to."""
 
@@ -91,6 +92,22 @@ class SpfOutcome:
     void_lookups: int = 0
     answers: tuple[Answer, ...] = ()
     """What was looked up, in order."""
+
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What was read and found. Made once, since outcomes are remembered."""
+        facts = [dns_evidence(answer) for answer in self.answers]
+        if self.mechanism:
+            facts.append(evidence("spf.mechanism", self.mechanism))
+        if self.explanation:
+            facts.append(evidence("spf.explanation", self.explanation))
+        if self.problem:
+            facts.append(evidence("spf.problem", self.problem))
+        if self.lookups:
+            facts.append(evidence("spf.lookups", self.lookups))
+        if self.void_lookups:
+            facts.append(evidence("spf.void_lookups", self.void_lookups))
+        return tuple(facts)
 
 
 async def check_host(

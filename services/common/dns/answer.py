@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeAlias
 
@@ -86,7 +87,7 @@ class SoaRecord:
 Record: TypeAlias = IPv4Address | IPv6Address | MxRecord | TlsaRecord | SoaRecord | bytes | str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What one question brought.
 
@@ -112,6 +113,25 @@ class Answer:
     detail: str = ""
     """Failures: one printable line, what was asked of whom and what happened. Blank if `status` is
     OK."""
+
+    @cached_property
+    def summary(self) -> str:
+        """Name and records, or why there are none, as people write them. Made once, since it is
+        told of every mail that the answer is used for."""
+        if self.status is Status.OK:
+            found = ", ".join(map(record_text, self.records))
+        else:
+            found = self.detail if self.status is Status.TEMPORARY else self.status.value
+        return f"{self.name}: {found}"
+
+
+def record_text(record: Record) -> str:
+    """A record as people write it; may hold whatever a stranger published."""
+    if isinstance(record, bytes):
+        return record.decode("utf-8", errors="replace")
+    if isinstance(record, MxRecord):
+        return f"{record.preference} {record.exchange}"
+    return str(record)
 
 
 class Resolver(Protocol):

@@ -11,6 +11,7 @@ suffice: PERMISSION_DENIED. Both say which role is needed and where its token is
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -61,6 +62,15 @@ class TokenRoles(Protocol):
         """The roles that the token carries; none for an unknown one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call."""
+
+    token: str = field(repr=False)
+    """Empty without one."""
+    roles: Roles
+
+
 class Access:
     """Decides on every call, from the table, the caller's token and the caller's certificate."""
 
@@ -85,28 +95,22 @@ class Access:
         """The rule of a method, by its path; for one in no table: nobody."""
         return self._table.get(method, _NOBODY)
 
-    def admit(
-        self, rule: Rule, request: object, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> bool:
-        """Raise `RpcFailure` unless this call may go on; true if it is open to everybody."""
-        allowed = rule(request) if callable(rule) else rule
-        if Role.NONE in allowed:
-            return True
-        token, held = self._held(context)
-        if held.isdisjoint(allowed):
-            raise self._refusal(allowed, held, token)
-        return False
-
-    def is_known(self, context: grpc.aio.ServicerContext[Any, Any]) -> bool:
-        """Whether the caller has any role at all, which is known before the request is."""
-        return bool(self._held(context)[1])
-
-    def _held(self, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, Roles]:
+    def caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+        """Who calls; known before the request is."""
         token = _bearer(context.invocation_metadata() or ())
         held = self._tokens.roles(token) if token else _NOBODY
         if self._identities and not held:
             held = self._certified(context)
-        return token, held
+        return Caller(token, held)
+
+    def admit(self, rule: Rule, request: object, caller: Caller) -> bool:
+        """Raise `RpcFailure` unless this call may go on; true if it is open to everybody."""
+        allowed = rule(request) if callable(rule) else rule
+        if Role.NONE in allowed:
+            return True
+        if caller.roles.isdisjoint(allowed):
+            raise self._refusal(allowed, caller)
+        return False
 
     def _certified(self, context: grpc.aio.ServicerContext[Any, Any]) -> Roles:
         # gRPC lists a certificate's names only after it verified the certificate.
@@ -114,14 +118,14 @@ class Access:
         found = (self._identities.get(name.decode("utf-8", "replace")) for name in names)
         return frozenset(role for role in found if role is not None)
 
-    def _refusal(self, allowed: Roles, held: Roles, token: str) -> RpcFailure:
+    def _refusal(self, allowed: Roles, caller: Caller) -> RpcFailure:
         if not allowed:
             return permission_denied("nobody may call this method", reason="METHOD_CLOSED")
         needed = " or ".join(sorted(allowed))
-        if held:
+        if held := caller.roles:
             text = f"needs the role {needed}; the caller has {' and '.join(sorted(held))}"
             return permission_denied(f"{text}. {TOKENS_ARE}", reason="ROLE_MISSING")
-        if token:
+        if caller.token:
             text = f"the token is not known; needs one of the role {needed}"
             return unauthenticated(f"{text}. {TOKENS_ARE}", reason="TOKEN_UNKNOWN")
         text = f"needs 'authorization: Bearer TOKEN' with a token of the role {needed}"

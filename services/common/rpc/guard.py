@@ -25,7 +25,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from services.common.log import ERROR, event
 from services.common.rpc.arrival import Arrival, Requests
-from services.common.rpc.auth import Access, Rule
+from services.common.rpc.auth import Access, Caller, Rule
 from services.common.rpc.errors import (
     RpcFailure,
     deadline_exceeded,
@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, Context], Awaitable[Any]]
-Reader = Callable[[Requests, Context], Awaitable[Any]]
+Reader = Callable[[Requests, Caller], Awaitable[Any]]
 Flow = Callable[[Any, Context], AsyncGenerator[Any, None]]
 # Quoted: the class has parameters only for type checkers.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -147,7 +147,6 @@ class Guard(grpc.aio.ServerInterceptor):
         self._streams = Budget("stream", limits.streams)
         self._open_streams = Budget("open_stream", limits.open_streams)
         self._arrival = Arrival(
-            access,
             seconds=limits.arrival_deadline,
             places=limits.open_arrivals,
             waiting=limits.open_unary + limits.open_streams,
@@ -198,14 +197,15 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _answer(self, method: str, rule: Rule, behavior: Answer, arrival: Reader) -> Answer:
         """A method with one answer."""
-        admit, limits, record = self._access.admit, self._limits, _Record(method)
+        access, limits, record = self._access, self._limits, _Record(method)
 
         async def answer(requests: Requests, context: Context) -> Any:
             started, code = perf_counter(), "OK"
             try:
-                request = await arrival(requests, context)
+                caller = access.caller(context)
+                request = await arrival(requests, caller)
                 started = perf_counter()
-                is_open = admit(rule, request, context)
+                is_open = access.admit(rule, request, caller)
                 with self._open_unary if is_open else self._unary:
                     left = _time_left(context)
                     if left is not None and left <= limits.max_deadline:
@@ -229,8 +229,9 @@ class Guard(grpc.aio.ServerInterceptor):
         async def flow(requests: Requests, context: Context) -> AsyncGenerator[Any, None]:
             code = "OK"
             try:
-                request = await arrival(requests, context)
-                is_open = self._access.admit(rule, request, context)
+                caller = self._access.caller(context)
+                request = await arrival(requests, caller)
+                is_open = self._access.admit(rule, request, caller)
                 with self._open_streams if is_open else self._streams:
                     seconds = self._limits.open_stream_deadline if is_open else None
                     async with aclosing(self._stream(behavior, request, context, seconds)) as all_:
@@ -291,7 +292,7 @@ class Guard(grpc.aio.ServerInterceptor):
         return failure.code.name, failure
 
 
-async def _as_they_come(requests: Requests, _: Context) -> Requests:
+async def _as_they_come(requests: Requests, _: Caller) -> Requests:
     return requests
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from services.common.config.policy import Policy
-from services.common.dns import Answer, RecordType, Resolver, Status
+from services.common.dns import Answer, RecordType, Resolver
 from services.common.mail.printable import one_line
 from services.common.mail.reply import Reply
 from services.common.turns import Turns
@@ -30,6 +30,8 @@ TEMPERROR = "temperror"
 """The result of every check that cannot tell just now (the word of RFC 8601)."""
 
 CANNOT_TELL = Reply(451, "4.7.0", "Mail cannot be judged just now, please try again later")
+
+_NAMES = {rdtype: f"dns.{rdtype.lower()}" for rdtype in RecordType}
 
 S = TypeVar("S", contravariant=True)
 
@@ -134,19 +136,7 @@ def evidence(name: str, value: object) -> Evidence:
 
 def dns_evidence(answer: Answer) -> Evidence:
     """A lookup and what it brought: `dns.mx`, "example.org: 10 mx.example.org"."""
-    if answer.status is Status.OK:
-        found = ", ".join(map(record_text, answer.records))
-    else:
-        found = answer.detail if answer.status is Status.TEMPORARY else answer.status.value
-    return evidence(f"dns.{answer.rdtype.lower()}", f"{answer.name}: {found}")
-
-
-def record_text(record: object) -> str:
-    """A DNS record as people write it."""
-    if isinstance(record, bytes):
-        return record.decode("utf-8", errors="replace")
-    exchange = getattr(record, "exchange", None)
-    return str(record) if exchange is None else f"{getattr(record, 'preference', '')} {exchange}"
+    return evidence(_NAMES[answer.rdtype], answer.summary)
 
 
 async def look_up(resolver: Resolver, name: str, rdtype: RecordType) -> Answer:

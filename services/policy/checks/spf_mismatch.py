@@ -15,14 +15,12 @@ from services.common.mail.reply import Reply
 from services.policy.checks.check import (
     TEMPERROR,
     Check,
-    Evidence,
     Finding,
     Means,
     Standing,
-    dns_evidence,
     evidence,
 )
-from services.policy.spf_evaluation import SpfOutcome, SpfRequest, check_host
+from services.policy.spf_evaluation import SpfRequest, check_host
 from services.policy.subject import Envelope
 
 _WORDS = {
@@ -73,7 +71,7 @@ async def find(envelope: Envelope, means: Means) -> Finding:
         evidence("spf.identity", kind),
         evidence("spf.domain", domain),
         evidence("client.address", client),
-        *_facts(outcome),
+        *outcome.evidence,
     )
     mismatches = means.policy.spf.mismatch_results
     return Finding(outcome.result, _standing(outcome.result, mismatches), text, facts)
@@ -88,21 +86,6 @@ def _standing(result: str, mismatches: tuple[str, ...]) -> Standing:
     if result == TEMPERROR:
         return Standing.UNKNOWN
     return Standing.OBJECTS if result in mismatches else Standing.CLEAR
-
-
-def _facts(outcome: SpfOutcome) -> list[Evidence]:
-    facts = [dns_evidence(answer) for answer in outcome.answers]
-    if outcome.mechanism:
-        facts.append(evidence("spf.mechanism", outcome.mechanism))
-    if outcome.explanation:
-        facts.append(evidence("spf.explanation", outcome.explanation))
-    if outcome.problem:
-        facts.append(evidence("spf.problem", outcome.problem))
-    if outcome.lookups:
-        facts.append(evidence("spf.lookups", outcome.lookups))
-    if outcome.void_lookups:
-        facts.append(evidence("spf.void_lookups", outcome.void_lookups))
-    return facts
 
 
 CHECK = Check(

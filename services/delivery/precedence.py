@@ -14,6 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+
+BUSY: Final = "waits for its turn at the next hop"
+"""Why a record is put back whose next hop is at work on others."""
+
 BEHIND_S: Final = 1.0
 """A record that was due for longer than this when it was handed out tells that we are behind."""
 
@@ -24,9 +29,18 @@ MIN_S: Final = 1.0
 MAX_S: Final = 900.0
 """How long the turn takes to come is a guess; later than this is too late to find out."""
 
+STORE_S: Final = 1.0
+"""How much of the time that a record is in hand may be the queue's own. More is an outage of NATS:
+it says nothing of how long the next ones will take, and they are not to wait for as long."""
+
 _SMOOTHING: Final = 0.1
 _FIRST_ATTEMPT_S: Final = 0.5
 """What an attempt is taken to last before one has ended."""
+
+
+def is_fresh(record: QueuedMessage) -> bool:
+    """Whether nothing has happened to a record yet, except that it waited for its turn."""
+    return not record.attempts and record.wait_reason in ("", BUSY)
 
 
 class Precedence:
@@ -57,7 +71,8 @@ class Precedence:
         # Those beyond must not come back all at once.
         return MAX_S / 2 + wait_s % (MAX_S / 2)
 
-    def give(self, seconds: float) -> None:
-        """The attempt has ended after so many seconds."""
+    def give(self, held_s: float, *, tried_s: float) -> None:
+        """A record is out of hand after so many seconds, of which the next hop took some."""
         self._active -= 1
+        seconds = min(held_s, tried_s + STORE_S)
         self._attempt_s += _SMOOTHING * (max(seconds, 0.001) - self._attempt_s)

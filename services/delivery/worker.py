@@ -35,7 +35,7 @@ from services.delivery.events import Events
 from services.delivery.ledger import SUPERSEDED, Ledger
 from services.delivery.notifier import Notifier
 from services.delivery.outcome import Outcome, Result, result_of
-from services.delivery.precedence import Precedence
+from services.delivery.precedence import BUSY, Precedence, is_fresh
 from services.delivery.retry import horizon
 from services.delivery.route import (
     LocalRoute,
@@ -88,7 +88,6 @@ CONFIG_PATIENCE: Final = timedelta(minutes=10)
 NOT_OURS_YET: Final = "policy took it for a local or relay domain, which delivery does not know yet"
 SUSPENDED: Final = "the destination is suspended"
 BEHIND: Final = "makes way for fresh mail, there is much to do"
-BUSY: Final = "waits for its turn at the next hop"
 FAILING: Final = "is left alone for a while"
 INTERNAL: Final = Reply(451, "4.3.0", "An internal error; it is in the log of delivery")
 
@@ -178,32 +177,40 @@ class Worker:
         if decided and all(each.address in decided for each in pending(record)):
             await self._settle(hand, completed(Attempt([]), record, decided))
             return
-        if not (record.HasField("due_time") or self._slots.defers_all(route.key)):
+        if is_fresh(record) and not self._slots.defers_all(route.key):
             await self._take_turn(hand)
             return
         wait_s = self._precedence.take((self._now() - delivery.time).total_seconds())
         if wait_s is not None:
             await self._put_back(hand, timedelta(seconds=wait_s), BEHIND, reason="behind")
             return
+        tried_s = 0.0
         try:
-            await self._take_turn(hand)
+            tried_s = await self._take_turn(hand)
         finally:
-            self._precedence.give(hand.held_s)
+            self._precedence.give(hand.held_s, tried_s=tried_s)
 
-    async def _take_turn(self, hand: Hand) -> None:
-        """Have a turn at the next hop and use it, or put the record back until it comes."""
+    async def _take_turn(self, hand: Hand) -> float:
+        """Have a turn at the next hop and use it, or put the record back until it comes.
+
+        Returns how many seconds the next hop took.
+        """
         if not isinstance(hand.route, LocalRoute):
             parked = await self._slots.take(hand.route.key)
             if parked is not None:
                 await self._park(hand, parked, hand.route.key)
-                return
+                return 0.0
+        began = time.monotonic()
+        tried_s = 0.0
         try:
             attempt = await self._attempt(hand)
+            tried_s = time.monotonic() - began
         except NotAttempted as error:
             event(_log, WARNING, "not attempted", reason=str(error))
             await self._put_back(hand, LACKING_PAUSE, str(error), reason=error.lacking)
         else:
             await self._settle(hand, attempt)
+        return tried_s
 
     def _may_be_old(self, delivery: Delivery, record: QueuedMessage) -> bool:
         """Whether this record may have been in hand before, or is one that an operator held.

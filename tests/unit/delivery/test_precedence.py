@@ -1,6 +1,18 @@
 """Retries make way while delivery is behind, and have their turn in the end."""
 
-from services.delivery.precedence import BEHIND_S, MAX_S, MIN_S, PLACES, Precedence
+import pytest
+
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.delivery.precedence import (
+    BEHIND_S,
+    BUSY,
+    MAX_S,
+    MIN_S,
+    PLACES,
+    Precedence,
+    is_fresh,
+)
+from services.delivery.worker import BEHIND, SUSPENDED
 from tests.support.clock import FakeClock as Clock
 
 LATE = BEHIND_S + 1
@@ -9,6 +21,25 @@ LATE = BEHIND_S + 1
 def precedence() -> tuple[Precedence, Clock]:
     clock = Clock()
     return Precedence(clock), clock
+
+
+@pytest.mark.parametrize(
+    ("attempts", "wait_reason", "fresh"),
+    [
+        (0, "", True),
+        (0, BUSY, True),
+        (0, BEHIND, False),
+        (0, SUSPENDED, False),
+        (1, "451 4.3.0 not now", False),
+        (1, BUSY, False),
+    ],
+)
+def test_what_waited_for_its_turn_alone_is_as_fresh_as_before(
+    attempts: int, wait_reason: str, fresh: bool
+) -> None:
+    record = QueuedMessage(attempts=attempts, wait_reason=wait_reason)
+    record.due_time.GetCurrentTime()
+    assert is_fresh(record) is fresh
 
 
 def test_who_is_not_late_goes_at_once() -> None:

@@ -178,9 +178,10 @@ class Delivery:
         policy_port: int = HTTPS_PORT,
         fetch_seconds: float = FETCH_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`mx_port` is where mail exchanges listen, `policy_port` where MTA-STS policy hosts do;
-        `now` is the clock that policies expire by."""
+        `now` is the clock that policies expire by, `clock` the one of the queue."""
         self.store = store
         self.source = FixedConfig(config)
         self.events_sent = Events(store)
@@ -213,19 +214,19 @@ class Delivery:
             signer=Signer(KeyServiceStub(self._channel)),
         )
         self.slots = Slots(lambda: self.source.current.delivery, time.monotonic)
-        self.destinations = Destinations(store, _now, on_failing=self.slots.leave_alone)
+        self.destinations = Destinations(store, clock, on_failing=self.slots.leave_alone)
         self.slots.on_left_alone = self.destinations.tell_failing
-        self.suppressions = Suppressions(self.store, self.source, _now)
+        self.suppressions = Suppressions(self.store, self.source, clock)
         notifier = Notifier(store, ledger, self.events_sent, self.source)
         chance = AnotherChance(self.source, self.slots, self.destinations)
-        self.operations = Operations(store, notifier, _now, on_retry=chance.give)
+        self.operations = Operations(store, notifier, clock, on_retry=chance.give)
         self.service = QueueService(
             store,
             self.operations,
             self.destinations,
             self.events_sent,
             self.suppressions,
-            _now,
+            clock,
         )
         self.worker = Worker(
             store,
@@ -237,7 +238,7 @@ class Delivery:
             events=self.events_sent,
             destinations=self.destinations,
             suppressions=self.suppressions,
-            now=_now,
+            now=clock,
         )
         self.intake = Intake(
             store,
@@ -266,10 +267,6 @@ class Delivery:
         await self._sts.close()
         await self._local.close()
         await self._channel.close()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 async def put_to_wait(

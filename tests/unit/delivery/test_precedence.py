@@ -9,6 +9,7 @@ from services.delivery.precedence import (
     MAX_S,
     MIN_S,
     PLACES,
+    STORE_S,
     Precedence,
     is_fresh,
 )
@@ -21,6 +22,13 @@ LATE = BEHIND_S + 1
 def precedence() -> tuple[Precedence, Clock]:
     clock = Clock()
     return Precedence(clock), clock
+
+
+def last_wait(made: Precedence) -> float:
+    """How long the last of 500 has to wait that are late together and find no place."""
+    for _ in range(PLACES):
+        made.take(LATE)
+    return [made.take(LATE) or 0 for _ in range(500)][-1]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +69,7 @@ def test_a_place_that_is_given_back_is_another_ones() -> None:
     made, _ = precedence()
     for _ in range(PLACES):
         made.take(LATE)
-    made.give(0.1)
+    made.give(0.1, tried_s=0.1)
     assert made.take(LATE) is None
     assert made.take(LATE) is not None
 
@@ -72,11 +80,20 @@ def test_slow_attempts_make_the_others_wait_for_longer() -> None:
         made, _ = precedence()
         for _ in range(100):
             made.take(0)
-            made.give(attempt_s)
-        for _ in range(PLACES):
-            made.take(LATE)
-        waits.append([made.take(LATE) or 0 for _ in range(500)][-1])
+            made.give(attempt_s, tried_s=attempt_s)
+        waits.append(last_wait(made))
     assert waits[0] < waits[1] <= MAX_S
+
+
+def test_an_outage_of_the_queue_does_not_make_them_wait_for_longer() -> None:
+    waits = []
+    for held_s in (STORE_S, 20.0):
+        made, _ = precedence()
+        for _ in range(PLACES):
+            made.take(0)
+            made.give(held_s, tried_s=0.01)
+        waits.append(last_wait(made))
+    assert waits[0] == pytest.approx(waits[1], rel=0.05)
 
 
 def test_those_who_were_put_back_have_had_their_turn_later() -> None:

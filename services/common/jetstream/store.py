@@ -35,6 +35,8 @@ MAX_BATCH: Final = 1000
 MAX_LAST_OF: Final = 1000
 """The server gives 1,024 messages at most to one such request."""
 
+_PUBLISH_SECONDS: Final = REQUEST_SECONDS.labels("publish")
+
 
 class JetStream(Connection):
     """The calls, each acknowledged by the server or a `StoreError`."""
@@ -56,12 +58,12 @@ class JetStream(Connection):
         headers = dict(message.headers)
         if expected_last_sequence is not None:
             headers[api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(expected_last_sequence)
-        context = self.context_now()
-        with REQUEST_SECONDS.labels("publish").time(), translated():
-            ack = await context.publish(
-                message.subject, message.data, timeout=timeout_s, headers=headers or None
+        self.context_now()
+        with _PUBLISH_SECONDS.time(), translated():
+            answer = await self.requests.ask(
+                message.subject, message.data, timeout_s=timeout_s, headers=headers
             )
-        return ack.seq
+            return int(_acknowledgement(answer)["seq"])
 
     async def tell(self, message: Outgoing) -> None:
         """Publish without waiting for the acknowledgement: for what may be lost."""
@@ -92,10 +94,10 @@ class JetStream(Connection):
                 }
                 await self.client.publish(message.subject, message.data, headers=headers)
             last = messages[-1]
-            answer = await self.client.request(
+            answer = await self.requests.ask(
                 last.subject,
                 last.data,
-                timeout=timeout_s,
+                timeout_s=timeout_s,
                 headers={
                     **last.headers,
                     "Nats-Batch-Id": batch,
@@ -103,9 +105,7 @@ class JetStream(Connection):
                     "Nats-Batch-Commit": "1",
                 },
             )
-            reply = json.loads(answer.data or b"{}")
-            if "error" in reply:
-                raise nats.js.errors.APIError.from_error(reply["error"])
+            reply = _acknowledgement(answer)
             if reply.get("count") != len(messages):
                 raise Unavailable(f"the batch was acknowledged with {reply!r}")
 
@@ -166,7 +166,7 @@ class JetStream(Connection):
     async def _direct_get(self, api_subject: str, request: bytes) -> Stored | None:
         self.context_now()
         with translated():
-            message = await self.client.request(api_subject, request, timeout=REQUEST_TIMEOUT_S)
+            message = await self.requests.ask(api_subject, request, timeout_s=REQUEST_TIMEOUT_S)
         status = (message.headers or {}).get("Status")
         if status == "404":
             return None
@@ -196,7 +196,7 @@ class JetStream(Connection):
 
     def consumer(self, stream: str, durable: str) -> Consumer:
         """A consumer that exists, or will by the time of the first pull."""
-        return Consumer(self.client, stream, durable)
+        return Consumer(self.client, self.requests, stream, durable)
 
     async def follow(
         self,
@@ -294,6 +294,14 @@ class JetStream(Connection):
         answer = await self.ask("$JS.API.INFO", {})
         limit = int(answer.get("limits", {}).get("max_storage", -1))
         return StorageUse(int(answer.get("storage", 0)), limit if limit > 0 else None)
+
+
+def _acknowledgement(answer: Msg) -> dict[str, Any]:
+    """What a stream says to what was published to it. Raises nats-py's `APIError`."""
+    said: dict[str, Any] = json.loads(answer.data or b"{}")
+    if "error" in said:
+        raise nats.js.errors.APIError.from_error(said["error"])
+    return said
 
 
 def _stored(message: Msg) -> Stored:

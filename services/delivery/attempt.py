@@ -121,6 +121,7 @@ class Attempts:
         self, route: HopRoute | MxRoute, record: QueuedMessage, content: Content
     ) -> Attempt:
         blocks, size = _on_the_wire(content), record.size
+        parameters = mail_parameters(record)
         if self._source.current.delivery.dkim.enabled:
             try:
                 signatures = await self._signer.signatures(record, blocks)
@@ -129,9 +130,10 @@ class Attempts:
                 raise NotAttempted(text, Lacking.SIGNATURE) from error
             if signatures:
                 blocks, size = _prefixed(signatures, blocks), size + len(signatures)
+                parameters = dataclasses.replace(parameters, size=size)
         mail = Mail(
             reverse_path=record.sender,
-            parameters=dataclasses.replace(mail_parameters(record), size=size),
+            parameters=parameters,
             size=size,
             blocks=blocks,
         )

@@ -11,6 +11,7 @@ because a mail must not bounce over a babbling peer.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from services.common.mail.printable import is_one_line, one_line
 
@@ -97,6 +98,16 @@ def parse_reply(lines: Sequence[bytes]) -> Reply:
     Lines are joined by a space. Without a final line, or with codes of different classes, the reply
     is 451 4.5.0. A missing or disagreeing enhanced code becomes `x.0.0`.
     """
+    return _parse_line(lines[0]) if len(lines) == 1 else _parse_lines(lines)
+
+
+@lru_cache(maxsize=256)
+def _parse_line(line: bytes) -> Reply:
+    # Peers say the same to every mail: three of the four replies to one are known already.
+    return _parse_lines([line])
+
+
+def _parse_lines(lines: Sequence[bytes]) -> Reply:
     lines = [line[:MAX_PARSED_LINE_OCTETS].rstrip(b"\r\n") for line in lines[:MAX_PARSED_LINES]]
     parsed = [_LINE.fullmatch(line) for line in lines]
     codes = [int(match[1]) for match in parsed if match]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Final, cast
 
 from services.common.dns import IPAddress
@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._paused_reading = False
         self._ended = False
         self._error: Exception | None = None
+        self._late_with = ""
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -80,16 +81,22 @@ class Connection(asyncio.Protocol):
 
     async def dialogue(self, line: str, *, limit_s: float) -> tuple[Reply, list[bytes]]:
         """As `command`, with the answer's lines as they came."""
-        async with _limited(limit_s, line.partition(" ")[0]):
+        limit = self._limit(limit_s, line.partition(" ")[0])
+        try:
             self.write_command(line)
             await self._writable.wait()
             return await self._reply()
+        finally:
+            limit.cancel()
 
     async def reply(self, what: str, *, limit_s: float) -> Reply:
         """The next reply. `what` is for the message when none comes. Raises `SessionFailed`."""
-        async with _limited(limit_s, what):
+        limit = self._limit(limit_s, what)
+        try:
             reply, _ = await self._reply()
-            return reply
+        finally:
+            limit.cancel()
+        return reply
 
     def write_command(self, line: str) -> None:
         """Say one line without waiting for an answer. Raises ValueError if it is not one line."""
@@ -112,8 +119,13 @@ class Connection(asyncio.Protocol):
                 return
             self._write(data[start : start + _SEND_PIECE_OCTETS])
             if not self._writable.is_set():
-                async with _limited(limit_s, "the content"):
+                limit = self._limit(limit_s, "the content")
+                try:
                     await self._writable.wait()
+                finally:
+                    limit.cancel()
+                if self._late_with:
+                    raise self._lost()
 
     @property
     def has_input(self) -> bool:
@@ -204,7 +216,21 @@ class Connection(asyncio.Protocol):
         if not self._ended and self._transport is not None:
             self._transport.write(data)
 
+    def _limit(self, limit_s: float, what: str) -> asyncio.TimerHandle:
+        """End the connection unless this is cancelled in time; `what` is what we wait for.
+
+        A timer costs a microsecond, `asyncio.timeout` in a context manager of ours fifteen, and
+        there are four replies to a mail.
+        """
+        return asyncio.get_running_loop().call_later(limit_s, self._is_late, what)
+
+    def _is_late(self, what: str) -> None:
+        self._late_with = what
+        self._end(None)
+
     def _lost(self) -> SessionFailed:
+        if self._late_with:
+            return SessionFailed(Failure.TIMEOUT, f"no answer in time to {self._late_with}")
         why = f": {self._error}" if self._error is not None else ""
         return SessionFailed(Failure.LOST, f"the connection was lost{why}")
 
@@ -239,13 +265,3 @@ class Connection(asyncio.Protocol):
         self._error = self._error or error
         self._readable.set()
         self._writable.set()
-
-
-@contextlib.asynccontextmanager
-async def _limited(limit_s: float, what: str) -> AsyncIterator[None]:
-    """A time limit whose end is a `SessionFailed` that names what was waited for."""
-    try:
-        async with asyncio.timeout(limit_s):
-            yield
-    except TimeoutError:
-        raise SessionFailed(Failure.TIMEOUT, f"no answer in time to {what}") from None

@@ -101,6 +101,8 @@ class Session:
     def __init__(self, connection: Connection, peer: Peer, patience: Patience) -> None:
         self.connection = connection
         self.peer = peer
+        self.hop = str(peer)
+        """The peer as results name it."""
         self.patience = patience
         self.extensions: Mapping[str, str] = {}
         """EHLO keywords in upper case, each with its parameters."""

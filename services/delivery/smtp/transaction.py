@@ -84,7 +84,7 @@ async def transact(
 async def _transact(
     session: Session, mail: Mail, addressees: Sequence[Addressee], results: dict[Addressee, Result]
 ) -> None:
-    hop = str(session.peer)
+    hop = session.hop
     session.mails += 1
     refusal = await _not_sendable(mail, addressees, session.extensions)
     if refusal is not None:
@@ -112,7 +112,7 @@ async def _envelope(
 
     With PIPELINING (RFC 2920) all is said at once and the answers are read in their order.
     """
-    hop, patience = str(session.peer), session.patience
+    hop, patience = session.hop, session.patience
     at_once = _PIPELINING in session.extensions
     options = mail_options(mail.parameters, offered=session.extensions)
     commands = [
@@ -158,14 +158,16 @@ async def _content(
 ) -> None:
     connection, patience = session.connection, session.patience
     line_ends, dots = LineEnds(), DotStuffing()
+    data = b""
     async with aclosing(mail.blocks()) as blocks:
         async for block in blocks:
             if connection.has_input:
                 await _interrupted(session, accepted, results)
-            data = dots.stuffed(line_ends.normalised(block))
             await connection.send(data, limit_s=patience.block)
+            data = dots.stuffed(line_ends.normalised(block))
+    # The last block goes with the dot: a write less, and the peer is woken once less.
     ending = dots.stuffed(line_ends.end()) + dots.end()
-    await connection.send(ending, limit_s=patience.block)
+    await connection.send(data + ending, limit_s=patience.block)
     reached(Failpoint.AFTER_DOT)
     await _answers(session, accepted, results)
     reached(Failpoint.AFTER_DELIVERY)
@@ -178,14 +180,14 @@ async def _interrupted(
     limit_s = session.patience.block
     reply = going_on(await session.connection.reply("the content", limit_s=limit_s))
     if reply.is_permanent:
-        results.update(dict.fromkeys(accepted, result_of(reply, str(session.peer))))
+        results.update(dict.fromkeys(accepted, result_of(reply, session.hop)))
     raise SessionFailed(Failure.PROTOCOL, f"an answer within the content: {reply}")
 
 
 async def _answers(
     session: Session, accepted: list[Addressee], results: dict[Addressee, Result]
 ) -> None:
-    hop = str(session.peer)
+    hop = session.hop
     limit_s = session.patience.end_of_data
     waiting = list(accepted)
     try:

@@ -14,6 +14,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from prometheus_client import Counter
@@ -156,7 +157,7 @@ class CommandLoop:
         known = None if isinstance(reply, bytes) else reply
         self._wire.send(reply if isinstance(reply, bytes) else wire(reply))
         code = known.code if known else 250
-        REPLIES.labels(verb or "other", str(code)).inc()
+        _counter(verb, code).inc()
         if code == 421:
             raise SessionEnd("errors")
         limits = self._dialogue.config.smtp.limits
@@ -309,6 +310,12 @@ class CommandLoop:
         if reply.is_success:
             await self._wire.flush()
             reached(Failpoint.AFTER_ACCEPT)
+
+
+@cache
+def _counter(verb: str, code: int) -> Counter:
+    """The one of `REPLIES`: verbs that are none do not come here, so there are few."""
+    return REPLIES.labels(verb or "other", str(code))
 
 
 @dataclass(frozen=True, slots=True)

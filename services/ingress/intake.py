@@ -238,7 +238,8 @@ class Intake:
             return
         self._head.clear()
         # Here, so that what is judged is what is stored.
-        header = header.without(is_stray)
+        if header.fields and is_stray(header.fields[0]):
+            header = header.without(is_stray)
         self._header = header
         self._digests = BodyDigests(header)
         self._front.append(separator)

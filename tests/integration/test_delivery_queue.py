@@ -116,6 +116,15 @@ async def test_a_lost_acknowledgement_costs_no_second_delivery(
     assert stored_mails(tmp_path) == []
 
 
+async def wait_told(store: JetStream, message: str) -> None:
+    """Return once the attempt is on record: that is stored a moment after the acknowledgement."""
+    async with asyncio.timeout(20):
+        while True:
+            if any(each.HasField("attempt") for each in await events(store, message)):
+                return
+            await asyncio.sleep(0.02)
+
+
 async def test_a_record_that_went_on_is_not_tried_again(store: JetStream) -> None:
     """A process died between the deferred record and its acknowledgement."""
     record = mail(f"you@{FAST}")
@@ -128,6 +137,7 @@ async def test_a_record_that_went_on_is_not_tried_again(store: JetStream) -> Non
         async with Delivery(store, relays(fast=f"127.0.0.1:{peer.port}")):
             await peer.wait_mails(1)
             await wait_queued(store, State.READY)
+            await wait_told(store, record.message_id)
             await hand.give_back()
             await wait_queued(store)
         assert len(peer.mails) == 1

@@ -50,12 +50,11 @@ class Events:
         self._waiting: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_WAITING)
         self._failing = False
 
-    def tell(self, message_id: str, verdict: event_pb2.VerdictEvent) -> None:
-        """Publish soon, or never."""
-        record = event_pb2.Event(message_id=message_id, verdict=verdict)
+    def tell(self, record: event_pb2.Event) -> None:
+        """Publish a verdict soon, or never."""
         record.event_time.FromDatetime(datetime.now(UTC))
         try:
-            self._waiting.put_nowait((message_id, record.SerializeToString()))
+            self._waiting.put_nowait((record.message_id, record.SerializeToString()))
         except asyncio.QueueFull:
             EVENTS.labels("dropped").inc()
 

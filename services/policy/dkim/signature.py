@@ -35,6 +35,17 @@ class BadSignature(ValueError):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What names a signature, whether or not it can be read any further."""
+
+    domain: str = ""
+    selector: str = ""
+    algorithm: str = ""
+    signature: str = ""
+    """The beginning of `b=` (RFC 6008)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
     """One signature, ready to be verified."""
@@ -51,22 +62,12 @@ class Signature:
     body_length: int | None
     identity_domain: str
     """The domain of `i=`; `domain` where there is none."""
+    label: Label
 
     @property
     def key_name(self) -> str:
         """Where the key is published."""
         return f"{self.selector}._domainkey.{self.domain}"
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What names a signature, whether or not it can be read any further."""
-
-    domain: str = ""
-    selector: str = ""
-    algorithm: str = ""
-    signature: str = ""
-    """The beginning of `b=` (RFC 6008)."""
 
 
 def label_of(field: HeaderField) -> Label:
@@ -75,6 +76,10 @@ def label_of(field: HeaderField) -> Label:
         tags = parse_tags(field.raw.partition(b":")[2])
     except TagError:
         return Label()
+    return _label(tags)
+
+
+def _label(tags: dict[str, str]) -> Label:
     beginning = without_white_space(tags.get("b", ""))[:8]
     return Label(
         tags.get("d", "")[:253].lower(), tags.get("s", "")[:253], tags.get("a", "")[:40], beginning
@@ -114,6 +119,7 @@ def parse_fields(field: HeaderField, tags: dict[str, str]) -> Signature:
         body_canonicalization=body,
         body_length=_length(tags),
         identity_domain=_identity_domain(tags, domain),
+        label=_label(tags),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from services.common.dns import Answer, RecordType, Resolver, Status
@@ -64,7 +64,7 @@ async def verify_signatures(
     read = [_read(field, now) for field in fields]
     await mail.hash_body(_wanted(read))
     names = {each.key_name for each in read if isinstance(each, Signature)}
-    answers = dict(zip(names, await _look_up(names, resolver), strict=True))
+    answers = await _look_up(names, resolver)
     turns = turns or Turns()
     results: list[SignatureResult] = []
     for each in read:
@@ -89,13 +89,19 @@ def _wanted(read: Iterable[Signature | SignatureResult]) -> list[tuple[str, int 
     return [(each.body_canonicalization, each.body_length) for each in found]
 
 
-async def _look_up(names: Iterable[str], resolver: Resolver) -> Sequence[Answer]:
-    return await asyncio.gather(*(resolver.query(name, RecordType.TXT) for name in names))
+async def _look_up(names: Iterable[str], resolver: Resolver) -> dict[str, Answer]:
+    """The records of these names, side by side; no tasks for what is known already."""
+    known = {name: resolver.cached(name, RecordType.TXT) for name in names}
+    missing = [name for name, answer in known.items() if answer is None]
+    asked = await asyncio.gather(*(resolver.query(name, RecordType.TXT) for name in missing))
+    found = {name: answer for name, answer in known.items() if answer is not None}
+    return found | dict(zip(missing, asked, strict=True))
 
 
 def _verify(signature: Signature, mail: Mail, answer: Answer) -> SignatureResult:
-    label = label_of(signature.field)
-    so_far = SignatureResult(label, "temperror", "the key cannot be looked up just now", key=answer)
+    so_far = SignatureResult(
+        signature.label, "temperror", "the key cannot be looked up just now", key=answer
+    )
     if answer.status is Status.TEMPORARY:
         return so_far
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 MAX_RECORD_OCTETS = 4096
 
@@ -39,8 +40,12 @@ class Record:
 
 def parse_record(octets: bytes) -> Record | None:
     """The record in a TXT record's text; None if it is none."""
-    if len(octets) > MAX_RECORD_OCTETS:
-        return None
+    return _parsed(octets) if len(octets) <= MAX_RECORD_OCTETS else None
+
+
+# The domains of a mail are walked several times, and the same domains write again and again.
+@lru_cache(maxsize=1024)
+def _parsed(octets: bytes) -> Record | None:
     text = octets.decode("ascii", errors="replace")
     names, values = _tags(text)
     if not names or names[0] != "v" or values["v"] != "DMARC1":

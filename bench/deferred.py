@@ -2,9 +2,11 @@
 
     python -m bench.deferred [RECORDS]
 
-A real nats-server with the memory limit that the chart gives it for so many (GOMEMLIMIT), and the
-real delivery process. First with all of them waiting for an hour; then the server is killed while
-all of them are past due, which is what an outage of an hour leaves.
+Two real nats-servers, with the memory limit that the chart gives one for so many (GOMEMLIMIT), and
+a real delivery process at each. At one of them nothing waits, at the other all of them do, for an
+hour; both get fresh mail in turns, so that what else the machine does is done to both. Then the
+full one is killed and comes back when all of them are past due, which is what an outage of an hour
+leaves.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gatepost.queue.v1 import queue_pb2 as pb
 from gatepost.queue.v1.queue_pb2_grpc import QueueServiceStub
@@ -38,14 +42,48 @@ from tests.support.smtp_peer import SmtpPeer
 BATCH: Final = 500
 DESTINATIONS: Final = 100
 FRESH: Final = 500
-ROUNDS: Final = 4
-IDLE_S: Final = 5.0
+ROUNDS: Final = 12
+IDLE_S: Final = 10.0
 ASKED: Final = 30
+FIRING_S: Final = 60.0
+"""For how long fresh mail is watched while the past due ones fire."""
+
 BASE_MIB: Final = 512
 KIB_EACH: Final = 4
 """What helm/gatepost/templates/_nats.tpl gives the server."""
 
 WAIT_S: Final = 600.0
+
+
+@dataclass(slots=True)
+class Side:
+    """A nats-server and the delivery process at it."""
+
+    nats: NatsServer
+    store: JetStream
+    process: DeliveryProcess
+    idle: float = 0.0
+    """Processors that both keep busy when nobody sends anything."""
+
+    def used(self) -> float:
+        """CPU seconds of both so far."""
+        return cpu_seconds(self.process.pid) + cpu_seconds(self.nats.pid)
+
+    async def measure_idle(self) -> None:
+        """Learn what goes by the clock: the sweeper looks through what waits."""
+        cpu, began = self.used(), time.monotonic()
+        await asyncio.sleep(IDLE_S)
+        self.idle = (self.used() - cpu) / (time.monotonic() - began)
+
+    async def fresh(self, peer: SmtpPeer) -> float:
+        """CPU of both for each of some fresh mails in µs, beyond what they use when idle."""
+        before, cpu, began = len(peer.mails), self.used(), time.monotonic()
+        for _ in range(FRESH // 20):
+            await submit(self.store, *(mail("you@free.test") for _ in range(20)))
+        await peer.wait_mails(before + FRESH, seconds=WAIT_S)
+        await asyncio.sleep(0.1)  # the last ones are acknowledged
+        used = self.used() - cpu - self.idle * (time.monotonic() - began)
+        return used / FRESH * 1e6
 
 
 def _records(count: int) -> list[QueuedMessage]:
@@ -82,31 +120,6 @@ async def _milliseconds(
     return statistics.median(took) * 1000, used / ASKED * 1000
 
 
-async def _fresh(
-    store: JetStream, nats: NatsServer, process: DeliveryProcess, peer: SmtpPeer
-) -> float:
-    """CPU of delivery and nats-server for each fresh mail in µs: the best of some rounds.
-
-    What both use when nobody sends anything (the sweeper looks through what waits) is taken off: it
-    goes by the clock, and on a busy machine there is much of that to a mail.
-    """
-
-    def used() -> float:
-        return cpu_seconds(process.pid) + cpu_seconds(nats.pid)
-
-    cpu, began = used(), time.monotonic()
-    await asyncio.sleep(IDLE_S)
-    idle = (used() - cpu) / (time.monotonic() - began)
-    rounds = []
-    for _ in range(ROUNDS):
-        before, cpu, began = len(peer.mails), used(), time.monotonic()
-        for _ in range(FRESH // 20):
-            await submit(store, *(mail("you@free.test") for _ in range(20)))
-        await peer.wait_mails(before + FRESH, seconds=WAIT_S)
-        rounds.append(used() - cpu - idle * (time.monotonic() - began))
-    return min(rounds) / FRESH * 1e6
-
-
 async def _state(store: JetStream, consumer: str) -> int:
     state = await store.consumer_state(QUEUE_STREAM, consumer)
     return state.pending + state.ack_pending if state is not None else 0
@@ -136,36 +149,61 @@ async def run(folder: Path, count: int) -> None:
     """Measure and print."""
     limit_mib = BASE_MIB + count * KIB_EACH // 1024
     os.environ["GOMEMLIMIT"] = f"{limit_mib * 9 // 10}MiB"
-    nats = NatsServer(folder / "nats", storage="4GB")
+    async with SmtpPeer() as free, SmtpPeer(rcpt="451 4.3.0 not now") as busy:
+        relay = {f"d{n}.test": f"smtp:127.0.0.1:{busy.port}" for n in range(DESTINATIONS)}
+        relay["free.test"] = f"smtp:127.0.0.1:{free.port}"
+        config = {"domains": {"relay": relay}, "delivery": {"retry": {"interval": "1h"}}}
+        async with AsyncExitStack() as stack:
+            full_nats = await _started(stack, folder / "full")
+            async with AsyncExitStack() as both:
+                empty = await _opened(both, await _started(both, folder / "empty"), config)
+                full = await _opened(both, full_nats, config)
+                await _wait_all(full.store, count, timedelta(hours=1))
+                say("records that wait", f"{await _state(full.store, DEFERRED_COUNTER):,}")
+                await _looks(full)
+                await _compare(empty, full, free)
+            await _past_due(full_nats, folder / "again", config, free, count)
+            say("nats-server, most memory", f"{peak_mib(full_nats.pid):.0f} of {limit_mib} MiB")
+            say("load average", " ".join(f"{load:.1f}" for load in os.getloadavg()))
+
+
+async def _started(stack: AsyncExitStack, folder: Path) -> NatsServer:
+    nats = NatsServer(folder, storage="4GB")
+    stack.callback(nats.close)
     nats.start()
-    try:
-        store = await connected_store(nats.url)
-        async with SmtpPeer() as free, SmtpPeer(rcpt="451 4.3.0 not now") as busy:
-            relay = {f"d{n}.test": f"smtp:127.0.0.1:{busy.port}" for n in range(DESTINATIONS)}
-            relay["free.test"] = f"smtp:127.0.0.1:{free.port}"
-            config = {"domains": {"relay": relay}, "delivery": {"retry": {"interval": "1h"}}}
-            with DeliveryProcess(folder / "delivery", nats=[nats.url], config=config) as process:
-                await _fresh(store, nats, process, free)
-                empty = await _fresh(store, nats, process, free)
-                await _wait_all(store, count, timedelta(hours=1))
-                say("records that wait", f"{await _state(store, DEFERRED_COUNTER):,}")
-                await _looks(store, nats, process)
-                full = await _fresh(store, nats, process, free)
-                say("CPU for a fresh mail, queue empty", f"{empty:.0f} µs")
-                say("CPU for a fresh mail, so many waiting", f"{full:.0f} µs")
-                say("  more than with an empty queue", f"{full / empty - 1:+.0%}")
-                say("nats-server, most memory so far", f"{peak_mib(nats.pid):.0f} MiB")
-            await store.close()
-            await _past_due(nats, folder, config, free, count, limit_mib)
-    finally:
-        nats.close()
+    return nats
 
 
-async def _looks(store: JetStream, nats: NatsServer, process: DeliveryProcess) -> None:
-    """What operators and Prometheus ask."""
-    opened = channel(
-        f"127.0.0.1:{process.rpc_port}", token_source=TokenFile(process.tokens / "viewer.token")
+async def _opened(stack: AsyncExitStack, nats: NatsServer, config: Mapping[str, Any]) -> Side:
+    store = await connected_store(nats.url)
+    stack.push_async_callback(store.close)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    return Side(
+        nats, store, stack.enter_context(DeliveryProcess(folder, nats=[nats.url], config=config))
     )
+
+
+async def _compare(empty: Side, full: Side, free: SmtpPeer) -> None:
+    """What fresh mail costs at both, in turns."""
+    for side in (empty, full):
+        await side.fresh(free)
+        await side.measure_idle()
+    rounds = []
+    for number in range(ROUNDS):
+        first, second = (empty, full) if number % 2 else (full, empty)
+        pair = await first.fresh(free), await second.fresh(free)
+        rounds.append(pair if number % 2 else (pair[1], pair[0]))
+    for what, cpu in zip(("nothing waits", "so many wait"), zip(*rounds, strict=True), strict=True):
+        say(f"CPU for a fresh mail while {what}, median", f"{statistics.median(cpu):.0f} µs")
+    more = statistics.median(with_all / without - 1 for without, with_all in rounds)
+    say("  more with them, median of the pairs", f"{more:+.0%}")
+    say("CPU while nobody sends anything", f"{empty.idle:.1%} and {full.idle:.1%}")
+
+
+async def _looks(full: Side) -> None:
+    """What operators and Prometheus ask."""
+    token_source = TokenFile(full.process.tokens / "viewer.token")
+    opened = channel(f"127.0.0.1:{full.process.rpc_port}", token_source=token_source)
     stub = QueueServiceStub(opened)
     token = ""
 
@@ -181,20 +219,15 @@ async def _looks(store: JetStream, nats: NatsServer, process: DeliveryProcess) -
     for name, work in (
         ("a page of 100 records", page),
         ("a page of the records of one destination", of_destination),
-        ("all metrics of the queue", lambda: queue_gauges.sample(store)),
+        ("all metrics of the queue", lambda: queue_gauges.sample(full.store)),
     ):
-        clock, cpu = await _milliseconds(work, (nats.pid, process.pid))
+        clock, cpu = await _milliseconds(work, (full.nats.pid, full.process.pid))
         say(f"{name}, median and CPU", f"{clock:.0f} ms, {cpu:.0f} ms")
     await opened.close()
 
 
 async def _past_due(
-    nats: NatsServer,
-    folder: Path,
-    config: Mapping[str, object],
-    free: SmtpPeer,
-    count: int,
-    limit_mib: int,
+    nats: NatsServer, folder: Path, config: Mapping[str, Any], free: SmtpPeer, count: int
 ) -> None:
     """All of them come due while the server is away."""
     store = await connected_store(nats.url)
@@ -206,37 +239,35 @@ async def _past_due(
     began = time.monotonic()
     nats.start()
     say("restart with all of them past due, until it answers", f"{time.monotonic() - began:.1f} s")
-    with DeliveryProcess(folder / "again", nats=[nats.url], config=config) as process:
-        store = JetStream(_settings(nats))
+    with DeliveryProcess(folder, nats=[nats.url], config=config) as process:
+        store = JetStream(NatsSettings(urls=[nats.url], client_name="bench"))
         await store.start(wait_s=30)
-        before = len(free.mails)
-        asked = time.monotonic()
-        await submit(store, mail("you@free.test"))
-        await free.wait_mails(before + 1, seconds=WAIT_S)
-        say("fresh mail, after", f"{time.monotonic() - asked:.1f} s")
-        worst = put_back = 0.0
-        while await _state(store, DEFERRED_COUNTER) and time.monotonic() - began < WAIT_S:
-            before, asked = len(free.mails), time.monotonic()
-            await submit(store, mail("you@free.test"))
-            await free.wait_mails(before + 1, seconds=WAIT_S)
-            worst = max(worst, time.monotonic() - asked)
-            ready = await _state(store, DELIVERY_CONSUMER)
-            put_back = await asyncio.to_thread(
-                process.metric, "gatepost_delivery_parked_total", reason="behind"
-            )
-            if put_back >= count / 2 and not ready:
-                break
-            await asyncio.sleep(2)
-        say("fresh mail while they fire, the slowest after", f"{worst:.1f} s")
-        say("retries put back to make way", f"{put_back:,.0f}")
-        say("nats-server, most memory", f"{peak_mib(nats.pid):.0f} of {limit_mib} MiB")
-        found = await _state(store, DEFERRED_COUNTER) + await _state(store, DELIVERY_CONSUMER)
-        say("records in the queue at the end", f"{found:,}")
-        await store.close()
+        say("  until delivery is ready", f"{time.monotonic() - began:.1f} s")
+        took = [await _one(store, free)]
+        say("  until a fresh mail is delivered", f"{time.monotonic() - began:.1f} s")
+        watched = time.monotonic()
+        while time.monotonic() - watched < FIRING_S:
+            await asyncio.sleep(1)
+            took.append(await _one(store, free))
+        say(
+            "fresh mail while they fire, median and slowest",
+            f"{statistics.median(took):.1f} s, {max(took):.1f} s",
+        )
+        put_back = await asyncio.to_thread(
+            process.metric, "gatepost_delivery_parked_total", reason="behind"
+        )
+        say(f"retries put back to make way in {FIRING_S:.0f} s", f"{put_back:,.0f}")
+    found = await _state(store, DEFERRED_COUNTER) + await _state(store, DELIVERY_CONSUMER)
+    say("records in the queue at the end, those on their way twice", f"{found:,}")
+    await store.close()
 
 
-def _settings(nats: NatsServer) -> NatsSettings:
-    return NatsSettings(urls=[nats.url], client_name="bench")
+async def _one(store: JetStream, free: SmtpPeer) -> float:
+    """How long a fresh mail takes, from the moment that it is queued."""
+    before, asked = len(free.mails), time.monotonic()
+    await submit(store, mail("you@free.test"))
+    await free.wait_mails(before + 1, seconds=WAIT_S)
+    return time.monotonic() - asked
 
 
 def main() -> None:

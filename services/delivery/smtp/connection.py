@@ -219,8 +219,8 @@ class Connection(asyncio.Protocol):
     def _limit(self, limit_s: float, what: str) -> asyncio.TimerHandle:
         """End the connection unless this is cancelled in time; `what` is what we wait for.
 
-        A timer costs a microsecond, `asyncio.timeout` in a context manager of ours fifteen, and
-        there are four replies to a mail.
+        A timer costs a third of what `asyncio.timeout` in a context manager of ours does, and there
+        are four replies to a mail.
         """
         return asyncio.get_running_loop().call_later(limit_s, self._is_late, what)
 

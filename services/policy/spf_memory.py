@@ -19,7 +19,8 @@ from services.common.dns import Answer, Resolver
 MAX_ENTRIES = 4096
 MAX_RECORDS = 64
 MAX_OCTETS = 4096
-"""Of the texts of one evaluation: 16 MB when everything is full. Real ones have a few hundred."""
+"""Of the texts of one evaluation, kept once more as evidence: 32 MB when everything is full. Real
+ones have a few hundred."""
 
 T = TypeVar("T")
 

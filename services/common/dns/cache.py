@@ -16,7 +16,7 @@ from services.common.dns.answer import Answer, RecordType
 MEAN_ENTRY_OCTETS = (
     2048  # most answers are far smaller; a full cache of large ones holds fewer entries
 )
-_ANSWER_OCTETS = 500  # an Answer, its name, its place in the cache
+_ANSWER_OCTETS = 800  # an Answer, its name and summary, its place in the cache
 _RECORD_OCTETS = 100  # a record besides its text: the object and its numbers
 
 
@@ -76,4 +76,5 @@ class AnswerCache:
 def _octets(answer: Answer) -> int:
     """Roughly what an answer takes in memory."""
     text = sum(len(record) for record in answer.records if isinstance(record, str | bytes))
-    return _ANSWER_OCTETS + len(answer.records) * _RECORD_OCTETS + text
+    # The summary of an answer holds it all again.
+    return _ANSWER_OCTETS + len(answer.records) * _RECORD_OCTETS + 2 * text

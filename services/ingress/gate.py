@@ -1,7 +1,8 @@
 """Who may be connected: the number of sessions, in all and per address, and the end of all of them.
 
-An IPv6 client has a /64 network to choose addresses from, so those are counted as one. Life cycle:
-open → `drain` (everyone is told to go, new ones are refused) → empty.
+An IPv6 client has a /64 network to choose addresses from, so those are counted as one. Servers
+cannot take all places from people who log in, nor people from servers. Life cycle: open → `drain`
+(everyone is told to go, new ones are refused) → empty.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ SESSIONS = Counter(
     # quit, lost, idle, errors, slow, drained, excess, tls, foreign, failed
     ["listener", "end"],
 )
+
+KEPT_FOR_THE_OTHER_ROLE = 10
+"""One place in so many: what ports of one role may not use, however many come to them."""
 
 ABORT_S = 0.5
 """Sessions that are ended by force need some turns of the loop."""
@@ -71,13 +75,14 @@ class Gate:
         self.is_draining = False
         self._visitors: set[Visitor] = set()
         self._per_source: Tally[Source] = Tally()
+        self._servers = 0
         self._empty = asyncio.Event()
         self._empty.set()
 
     def enter(self, visitor: Visitor, limits: Limits) -> Reply | None:
         """Let a session in; a reply if there is no room for it. Every one that enters leaves."""
         source = source_of(visitor.address)
-        refusal = self._refusal(visitor.address, source, limits)
+        refusal = self._refusal(visitor, source, limits)
         if visitor.is_server:
             self._suspicion.note(visitor.address)
         self._add(visitor, source)
@@ -86,6 +91,7 @@ class Gate:
     def _add(self, visitor: Visitor, source: Source) -> None:
         self._visitors.add(visitor)
         self._per_source[source] += 1
+        self._servers += visitor.is_server
         self._empty.clear()
         CONNECTIONS.labels(visitor.listener_name).inc()
 
@@ -107,12 +113,15 @@ class Gate:
         """Whether the clients' addresses seem to be lost on their way to us."""
         return self._suspicion.is_certain
 
-    def _refusal(self, address: Address, source: Source, limits: Limits) -> Reply | None:
+    def _refusal(self, visitor: Visitor, source: Source, limits: Limits) -> Reply | None:
         if self.is_draining:
             return SHUTTING_DOWN
-        if len(self._visitors) >= limits.connections:
+        inside = len(self._visitors)
+        of_this_role = self._servers if visitor.is_server else inside - self._servers
+        most = limits.connections - limits.connections // KEPT_FOR_THE_OTHER_ROLE
+        if inside >= limits.connections or of_this_role >= most:
             return TOO_MANY_CONNECTIONS
-        if is_exempt(address, limits):
+        if is_exempt(visitor.address, limits):
             return None
         rate = limits.connections_per_minute
         if self._per_source[source] >= limits.connections_per_address or (
@@ -124,6 +133,7 @@ class Gate:
     def leave(self, visitor: Visitor, end: str) -> None:
         """A session is over."""
         self._visitors.discard(visitor)
+        self._servers -= visitor.is_server
         source = source_of(visitor.address)
         self._per_source[source] -= 1
         if not self._per_source[source]:

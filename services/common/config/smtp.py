@@ -106,7 +106,8 @@ class Limits(Section):
     """What one client, and all of them together, may ask of the ingress."""
 
     connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
-    """Connections at a time, of one ingress process. Above: 421."""
+    """Connections at a time, of one ingress process. Above: 421. Listeners of one role (`mx` or
+    `submission`) may have nine tenths of them, so that servers and people leave each other room."""
     connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 50
     """Connections at a time from one IPv4 address or IPv6 /64 network. Above: 421."""
     connections_per_minute: Annotated[int, Field(ge=0)] = 300

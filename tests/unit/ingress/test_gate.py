@@ -15,10 +15,12 @@ from services.ingress.suspicion import Suspicion
 
 class _Visitor:
     listener_name = "mx"
-    is_server = True
 
-    def __init__(self, address: str = "192.0.2.1", *, stubborn: bool = False) -> None:
+    def __init__(
+        self, address: str = "192.0.2.1", *, stubborn: bool = False, is_server: bool = True
+    ) -> None:
         self.address = ip_address(address)
+        self.is_server = is_server
         self.stubborn = stubborn
         self.gate: Gate | None = None
         self.aborted = False
@@ -46,6 +48,28 @@ def test_limits_in_all_and_per_address() -> None:
     gate.leave(first, "quit")
     gate.leave(second, "quit")
     assert gate.enter(_Visitor(), _LIMITS) is None
+
+
+@pytest.mark.parametrize("is_server", [True, False], ids=["servers", "people"])
+def test_a_tenth_of_all_places_is_kept_for_the_other_role(is_server: bool) -> None:
+    gate = Gate(Suspicion())
+    limits = Limits(connections=20)
+
+    def comes(number: int, *, is_server: bool) -> _Visitor | None:
+        visitor = _Visitor(f"192.0.2.{number}", is_server=is_server)
+        if gate.enter(visitor, limits) is None:
+            return visitor
+        gate.leave(visitor, "excess")
+        return None
+
+    many = [comes(number, is_server=is_server) for number in range(30)]
+    inside = [visitor for visitor in many if visitor is not None]
+    assert len(inside) == 18
+    others = [comes(100 + number, is_server=not is_server) for number in range(3)]
+    assert [visitor is not None for visitor in others] == [True, True, False]
+    for visitor in inside[:2]:
+        gate.leave(visitor, "quit")
+    assert comes(110, is_server=is_server) is not None
 
 
 @pytest.mark.parametrize(

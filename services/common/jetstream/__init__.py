@@ -8,8 +8,8 @@ Guarantees
 - The connection is made and remade for ever, in the background. Until it stands every call raises
   `Unavailable` at once.
 
-`store.JetStream` has the calls, on top of `connection`; `requests` asks and waits for the answer;
-`consumer` and `bucket` are what it opens; `translation` turns nats-py's exceptions into ours.
+`store.JetStream` has the calls, on top of `connection`; `consumer` and `bucket` are what it opens;
+`translation` turns nats-py's exceptions into ours.
 
 Life cycle: `JetStream(settings)` → `start()` (returns at once) → calls → `close()`.
 """

@@ -17,7 +17,6 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
-from services.common.jetstream.requests import Requests
 from services.common.jetstream.tls_client import TlsClient
 from services.common.jetstream.translation import REQUEST_ERRORS, REQUEST_TIMEOUT_S, translated
 from services.common.store import NatsSettings, Unavailable
@@ -38,7 +37,6 @@ class Connection:
     def __init__(self, settings: NatsSettings) -> None:
         self._settings = settings
         self.client = Client() if settings.tls is None else TlsClient(settings.tls)
-        self.requests = Requests(self.client)
         self._context: JetStreamContext | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._on_change: list[Callable[[bool], None]] = []
@@ -86,8 +84,8 @@ class Connection:
     async def ask(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         self.context_now()
         with translated():
-            message = await self.requests.ask(
-                subject, json.dumps(body).encode(), timeout_s=REQUEST_TIMEOUT_S
+            message = await self.client.request(
+                subject, json.dumps(body).encode(), timeout=REQUEST_TIMEOUT_S
             )
             answer: dict[str, Any] = json.loads(message.data)
             if "error" in answer:

@@ -11,33 +11,20 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from services.common.jetstream.requests import Requests
 from services.common.jetstream.translation import REQUEST_SECONDS, REQUEST_TIMEOUT_S, translated
 from services.common.store import Unavailable
 
 PULL_HEARTBEAT_S: Final = 2.5
 """How often the server says that it has nothing for us; twice this without a word: it is away."""
 
-_ACK_SECONDS: Final = REQUEST_SECONDS.labels("ack")
-
 
 class Delivery:
     """A message that a consumer handed to us and that waits for our word."""
 
-    __slots__ = (
-        "_message",
-        "_requests",
-        "data",
-        "headers",
-        "redelivered",
-        "sequence",
-        "subject",
-        "time",
-    )
+    __slots__ = ("_message", "data", "headers", "redelivered", "sequence", "subject", "time")
 
-    def __init__(self, message: Msg, requests: Requests) -> None:
+    def __init__(self, message: Msg) -> None:
         self._message = message
-        self._requests = requests
         self.subject = message.subject
         self.data = message.data
         self.headers: Mapping[str, str] = message.headers or {}
@@ -50,8 +37,8 @@ class Delivery:
 
     async def ack(self) -> None:
         """Done with it, and wait until the server has noted so (a double acknowledgement)."""
-        with _ACK_SECONDS.time(), translated():
-            await self._requests.ask(self._message.reply, timeout_s=REQUEST_TIMEOUT_S)
+        with REQUEST_SECONDS.labels("ack").time(), translated():
+            await self._message.ack_sync(timeout=REQUEST_TIMEOUT_S)
 
     async def in_progress(self) -> None:
         """Still at work: the server waits for `ack_wait` from now on."""
@@ -67,9 +54,8 @@ class Delivery:
 class Consumer:
     """A durable pull consumer. Pull in a loop; `close` gives back what was sent but not taken."""
 
-    def __init__(self, client: Client, requests: Requests, stream: str, durable: str) -> None:
+    def __init__(self, client: Client, stream: str, durable: str) -> None:
         self._client = client
-        self._requests = requests
         self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._inbox = ""
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
@@ -106,7 +92,7 @@ class Consumer:
             status = (message.headers or {}).get("Status")
             if status is None:
                 count -= 1
-                yield Delivery(message, self._requests)
+                yield Delivery(message)
             elif message.subject == reply and status in {"404", "408"}:
                 return
             elif message.subject == reply and status != "100":

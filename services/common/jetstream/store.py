@@ -35,8 +35,6 @@ MAX_BATCH: Final = 1000
 MAX_LAST_OF: Final = 1000
 """The server gives 1,024 messages at most to one such request."""
 
-_PUBLISH_SECONDS: Final = REQUEST_SECONDS.labels("publish")
-
 
 class JetStream(Connection):
     """The calls, each acknowledged by the server or a `StoreError`."""
@@ -58,12 +56,12 @@ class JetStream(Connection):
         headers = dict(message.headers)
         if expected_last_sequence is not None:
             headers[api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(expected_last_sequence)
-        self.context_now()
-        with _PUBLISH_SECONDS.time(), translated():
-            answer = await self.requests.ask(
-                message.subject, message.data, timeout_s=timeout_s, headers=headers
+        context = self.context_now()
+        with REQUEST_SECONDS.labels("publish").time(), translated():
+            ack = await context.publish(
+                message.subject, message.data, timeout=timeout_s, headers=headers or None
             )
-            return int(_acknowledgement(answer)["seq"])
+        return ack.seq
 
     async def tell(self, message: Outgoing) -> None:
         """Publish without waiting for the acknowledgement: for what may be lost."""
@@ -94,10 +92,10 @@ class JetStream(Connection):
                 }
                 await self.client.publish(message.subject, message.data, headers=headers)
             last = messages[-1]
-            answer = await self.requests.ask(
+            answer = await self.client.request(
                 last.subject,
                 last.data,
-                timeout_s=timeout_s,
+                timeout=timeout_s,
                 headers={
                     **last.headers,
                     "Nats-Batch-Id": batch,
@@ -105,7 +103,9 @@ class JetStream(Connection):
                     "Nats-Batch-Commit": "1",
                 },
             )
-            reply = _acknowledgement(answer)
+            reply = json.loads(answer.data or b"{}")
+            if "error" in reply:
+                raise nats.js.errors.APIError.from_error(reply["error"])
             if reply.get("count") != len(messages):
                 raise Unavailable(f"the batch was acknowledged with {reply!r}")
 
@@ -166,7 +166,7 @@ class JetStream(Connection):
     async def _direct_get(self, api_subject: str, request: bytes) -> Stored | None:
         self.context_now()
         with translated():
-            message = await self.requests.ask(api_subject, request, timeout_s=REQUEST_TIMEOUT_S)
+            message = await self.client.request(api_subject, request, timeout=REQUEST_TIMEOUT_S)
         status = (message.headers or {}).get("Status")
         if status == "404":
             return None
@@ -196,7 +196,7 @@ class JetStream(Connection):
 
     def consumer(self, stream: str, durable: str) -> Consumer:
         """A consumer that exists, or will by the time of the first pull."""
-        return Consumer(self.client, self.requests, stream, durable)
+        return Consumer(self.client, stream, durable)
 
     async def follow(
         self,
@@ -294,14 +294,6 @@ class JetStream(Connection):
         answer = await self.ask("$JS.API.INFO", {})
         limit = int(answer.get("limits", {}).get("max_storage", -1))
         return StorageUse(int(answer.get("storage", 0)), limit if limit > 0 else None)
-
-
-def _acknowledgement(answer: Msg) -> dict[str, Any]:
-    """What a stream says to what was published to it. Raises nats-py's `APIError`."""
-    said: dict[str, Any] = json.loads(answer.data or b"{}")
-    if "error" in said:
-        raise nats.js.errors.APIError.from_error(said["error"])
-    return said
 
 
 def _stored(message: Msg) -> Stored:

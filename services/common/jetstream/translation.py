@@ -59,7 +59,7 @@ def translated() -> Iterator[None]:
             raise Missing(text) from error
         REQUEST_ERRORS.labels("refused").inc()
         raise Refused(f"{text} (error code {code})") from error
-    except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError) as error:
+    except nats.js.errors.NoStreamResponseError as error:
         REQUEST_ERRORS.labels("unavailable").inc()
         raise Unavailable("no stream answers on this subject") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:

@@ -50,10 +50,12 @@ def installation(
         },
     )
     started.start()
-    for address in ("you@example.test", "me@second.test"):
-        started.add_account(address, PASSWORD)
-    yield started
-    started.close()
+    try:
+        for address in ("you@example.test", "me@second.test"):
+            started.add_account(address, PASSWORD)
+        yield started
+    finally:
+        started.close()
 
 
 PASSWORD = "correct horse battery"

@@ -29,9 +29,11 @@ def own_installation(folder: Path, dns: DnsServer):
         },
     )
     installation.start()
-    installation.add_account(RECIPIENT, PASSWORD)
-    yield installation
-    installation.close()
+    try:
+        installation.add_account(RECIPIENT, PASSWORD)
+        yield installation
+    finally:
+        installation.close()
 
 
 def test_no_accepted_mail_is_lost(own_installation: Installation) -> None:

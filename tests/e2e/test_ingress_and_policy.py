@@ -68,9 +68,11 @@ def edge(tmp_path_factory: pytest.TempPathFactory, proxied_port: int) -> Iterato
             }
         )
         started.start()
-        started.add_account(ACCOUNT, PASSWORD)
-        yield started
-        started.close()
+        try:
+            started.add_account(ACCOUNT, PASSWORD)
+            yield started
+        finally:
+            started.close()
 
 
 def test_recipients_under_different_rules_come_one_after_the_other(edge: Installation) -> None:

@@ -101,10 +101,12 @@ def edge(tmp_path_factory: pytest.TempPathFactory, dns: DnsServer) -> Iterator[I
     own = {f"{name}.test": settings for name, (settings, _) in OWN.items()}
     started = Installation(tmp_path_factory.mktemp("gatepost"), config(dns.address, {}, own))
     started.start()
-    for address in (CATCH_ALL, "you@example.test"):
-        started.add_account(address, "")
-    yield started
-    started.close()
+    try:
+        for address in (CATCH_ALL, "you@example.test"):
+            started.add_account(address, "")
+        yield started
+    finally:
+        started.close()
 
 
 def check(edge: Installation, recipient: str, result: str) -> Outcome:

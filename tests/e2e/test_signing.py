@@ -46,9 +46,11 @@ def installation(
         },
     )
     started.start()
-    started.add_account(_USER, _PASSWORD)
-    yield started
-    started.close()
+    try:
+        started.add_account(_USER, _PASSWORD)
+        yield started
+    finally:
+        started.close()
 
 
 def _keys(installation: Installation, *arguments: str) -> Any:

@@ -11,7 +11,6 @@ WORKERS := 4
 # Which tests, by their marks: `make test` leaves out what takes minutes, `make check` nothing.
 MARKS := and not slow
 ARGS :=
-CONFIRM :=
 PYTHON :=
 
 export PYTHON
@@ -93,9 +92,9 @@ container-image: ## Build the image that the container tests run, if this machin
 	@tools/container-image
 
 .PHONY: cluster-test
-cluster-test: setup ## Try it on the cluster of the current kubeconfig (CONFIRM=CONTEXT, ARGS=--help)
+cluster-test: setup ## Try it on the cluster of the current kubeconfig (ARGS=--help)
 	@tools/test-helm
-	@CONFIRM="$(CONFIRM)" $(BIN)/python -m tests.cluster $(ARGS)
+	@$(BIN)/python -m tests.cluster $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## Break a running Gatepost in many ways and count the mail (ARGS="--seconds 3600")

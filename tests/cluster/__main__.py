@@ -1,24 +1,29 @@
 """`make cluster-test`: Gatepost on the cluster that the current kubeconfig names.
 
 It installs the chart into a namespace of its own, tries it (see `steps.py`), and removes the
-namespace again, whatever happened. It touches nothing else, and asks before it begins: give
-`--yes`, or CONFIRM with the name of the context.
+namespace again, whatever happened. It touches nothing else. At a terminal it asks before it begins:
+the kubeconfig may name another cluster than one thinks. The image has to be on the nodes, or where
+they can pull it; into a cluster of kind it is loaded from this machine, if it is here.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
 import tomllib
+from typing import Final
 
 from tests.cluster.cluster import Cluster, Failed, program, run
 from tests.cluster.steps import STEPS, Run
 from tests.support.chart import ROOT
 from tests.support.programs import extend_search_path
+
+KIND: Final = "kind-"
+"""What the names of kind's contexts begin with."""
 
 
 def main() -> int:
@@ -29,13 +34,9 @@ def main() -> int:
     except Failed as error:
         print(f"cluster-test: {error}", file=sys.stderr)
         return 2
-    if not (options.yes or os.environ.get("CONFIRM") == context):
-        print(
-            f"cluster-test: this makes the namespace {options.namespace} in the cluster of the "
-            f"context {context!r}, and removes it again.\n"
-            f"Say so: make cluster-test CONFIRM={context}",
-            file=sys.stderr,
-        )
+    print(f"cluster-test: context {context}, image {options.image}")
+    print(f"  in the namespace {options.namespace}, which is removed again")
+    if sys.stdin.isatty() and not options.yes and input("  Go on? [y/N] ").lower() != "y":
         return 2
     cluster = Cluster(context=context, namespace=options.namespace)
     state = Run(
@@ -45,7 +46,6 @@ def main() -> int:
         storage_class=options.storage_class,
         values=options.values,
     )
-    print(f"cluster-test: context {context}, image {options.image}")
     try:
         begin(cluster, options)
         return tried(state)
@@ -59,7 +59,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     parser = argparse.ArgumentParser(prog="make cluster-test ARGS=", description=__doc__)
-    parser.add_argument("--yes", action="store_true", help="do it, in whatever cluster this is")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--context", default="", help="of the kubeconfig; blank: the current one")
     parser.add_argument(
         "--namespace",
@@ -69,7 +69,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--release", default="gatepost")
     parser.add_argument("--image", default=f"gatepost:{project['version']}", help="with its tag")
     parser.add_argument(
-        "--kind", default="", metavar="CLUSTER", help="load the image into this kind cluster first"
+        "--kind",
+        default="",
+        metavar="CLUSTER",
+        help="load the image into this cluster of kind first; blank: the one of the context",
     )
     parser.add_argument(
         "--archive", default="", metavar="FILE", help="with --kind: an image archive to load"
@@ -89,12 +92,21 @@ def begin(cluster: Cluster, options: argparse.Namespace) -> None:
         options.keep = True
         raise Failed(f"the namespace {cluster.namespace} exists already; name another one")
     if options.kind:
-        what = (
-            ("image-archive", options.archive)
-            if options.archive
-            else ("docker-image", options.image)
-        )
-        run(program("kind"), "load", *what, "--name", options.kind, seconds=300)
+        load(options.kind, options)
+    elif cluster.context.startswith(KIND) and shutil.which("kind"):
+        try:
+            load(cluster.context.removeprefix(KIND), options)
+        except Failed as error:
+            # It may be on the nodes already.
+            print(f"cluster-test: the image is not loaded: {error}", file=sys.stderr)
+
+
+def load(kind: str, options: argparse.Namespace) -> None:
+    """Have the image on the nodes of a cluster of kind. Raises `Failed`."""
+    what = (
+        ("image-archive", options.archive) if options.archive else ("docker-image", options.image)
+    )
+    run(program("kind"), "load", *what, "--name", kind, seconds=300)
 
 
 def tried(state: Run) -> int:

@@ -1,6 +1,7 @@
 """The parts of `make cluster-test` that need no cluster: the scripts of its pods, and its books."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -74,23 +75,30 @@ def test_what_is_wrong_is_told(change: Any, said: str) -> None:
     )
 
 
-def test_nothing_is_done_to_a_cluster_that_was_not_named(tmp_path: Path) -> None:
+def test_nothing_is_done_to_a_cluster_that_one_says_no_to(tmp_path: Path) -> None:
     """A kubectl that writes down what it is asked stands for the real one."""
     asked = tmp_path / "asked"
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(f'#!/bin/sh\necho "$*" >>{asked}\necho production\n', encoding="utf-8")
     kubectl.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster"],
-        cwd=ROOT,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "CONFIRM": "kind-kind"},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    keyboard, terminal = os.openpty()
+    try:
+        os.write(keyboard, b"n\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.cluster"],
+            cwd=ROOT,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
     assert done.returncode == 2
-    assert "'production'" in done.stderr
+    assert "context production" in done.stdout
     assert asked.read_text(encoding="utf-8").splitlines() == ["config current-context"]
 
 

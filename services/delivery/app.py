@@ -102,10 +102,16 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     await _serve(context, config, service)
     context.spawn("config", source.follow())
     context.spawn("destinations", destinations.follow())
-    context.spawn("intake", intake.run())
+    context.spawn("intake", _take_in(intake, clock))
     context.spawn("sweeper", Sweeper(store, suppressions, owner=_own_name()).run())
     context.spawn("queue gauges", queue_gauges.follow(store))
     context.spawn("server clock", clock.follow(store))
+
+
+async def _take_in(intake: Intake, clock: ServerClock) -> None:
+    """Handle no mail before we know how old it is: a wrong clock must not give it up."""
+    await clock.known.wait()
+    await intake.run()
 
 
 def _attempts(

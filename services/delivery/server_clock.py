@@ -4,7 +4,8 @@ Due times are told to the server as points in time. If they were taken from this
 one that jumps back an hour would make every retry due at once, and one that jumps ahead would give
 mail up early. So the server is asked now and then, and in between the monotonic clock counts on.
 
-Until the server was asked for the first time the machine's clock has to do.
+Until the server was asked for the first time the machine's clock has to do; no mail is handled
+before.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class ServerClock:
         self._monotonic = monotonic
         self._told: datetime | None = None
         self._told_at = 0.0
+        self.known = asyncio.Event()
+        """Set once the server has said what time it is."""
 
     def now(self) -> datetime:
         """The time, in UTC."""
@@ -56,6 +59,7 @@ class ServerClock:
         if self._told is not None and round_trip > MAX_ROUND_TRIP_S:
             return
         self._told, self._told_at = server_time, answered_at - round_trip / 2
+        self.known.set()
         DIFFERENCE.set((datetime.now(UTC) - self.now()).total_seconds())
 
     async def follow(self, store: JetStream) -> None:

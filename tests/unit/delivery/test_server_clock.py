@@ -35,4 +35,8 @@ def test_a_late_answer_does_not_spoil_what_is_known() -> None:
 
 
 def test_before_the_first_answer_the_machine_has_to_do() -> None:
-    assert abs(ServerClock().now() - datetime.now(UTC)) < timedelta(seconds=5)
+    clock = ServerClock()
+    assert abs(clock.now() - datetime.now(UTC)) < timedelta(seconds=5)
+    assert not clock.known.is_set()
+    clock.tell(NOON, asked_at=0.0)
+    assert clock.known.is_set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -49,7 +50,7 @@ WaitOption = Annotated[
 @app.command()
 def ensure(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOption = 60.0) -> None:
     """Create what is missing, and update the consumers that an older release made."""
-    created = _with_store(_config(config, data), wait, _ensure)
+    created = _with_store(_config(config, data), wait, partial(_ensure, wait_s=wait))
     for name in created:
         typer.echo(f"created or updated {name}")
     if not created:
@@ -65,8 +66,8 @@ def verify(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOpt
     typer.echo("the topology is as it must be")
 
 
-async def _ensure(store: JetStream, config: Config) -> list[str]:
-    created = await topology.ensure(store, topology_settings(config))
+async def _ensure(store: JetStream, config: Config, *, wait_s: float) -> list[str]:
+    created = await topology.ensure(store, topology_settings(config), wait_s=wait_s)
     problems = await topology.verify(store, topology_settings(config))
     if problems:
         raise CliError(problems)

@@ -10,6 +10,7 @@ QUEUE has no limit of age, count or octets on purpose: message schedules exclude
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +26,7 @@ from services.common.queue.subjects import (
     QUEUE_STREAM,
     State,
 )
+from services.common.store import Unavailable
 
 MIN_SERVER_VERSION: Final = (2, 14, 5)
 """The first nats-server whose message schedules can be relied on."""
@@ -40,6 +42,9 @@ BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts", "login
 
 CALLOUTS_MAX_AGE_S: Final = 7 * 24 * 3600
 """What a mail exchange said a week ago is forgotten: strangers choose how many there are."""
+
+
+TRY_AGAIN_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,13 +157,28 @@ _FORMER: Final[Mapping[str, Sequence[int]]] = {
 """What consumers were made with by older releases; other values are an operator's choice."""
 
 
-async def ensure(store: JetStream, settings: TopologySettings) -> list[str]:
+async def ensure(store: JetStream, settings: TopologySettings, *, wait_s: float = 0.0) -> list[str]:
     """Create what is missing, and give consumers that an older release made what we give new ones.
 
-    Everything else is left as it is. Returns the names of what was created or changed. Raises
+    Everything else is left as it is. While a cluster is still forming, or has no leader, it is
+    tried again for `wait_s` seconds. Returns the names of what was created or changed. Raises
     `StoreError`.
     """
-    created = []
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_s
+    created: list[str] = []
+    while True:
+        try:
+            await _create(store, settings, created)
+        except Unavailable:
+            if loop.time() >= deadline:
+                raise
+            await asyncio.sleep(TRY_AGAIN_S)
+        else:
+            return created
+
+
+async def _create(store: JetStream, settings: TopologySettings, created: list[str]) -> None:
     for name, config in streams(settings).items():
         if await store.stream_state(name) is None:
             await store.create_stream(config)
@@ -172,7 +192,6 @@ async def ensure(store: JetStream, settings: TopologySettings) -> list[str]:
         else:
             continue
         created.append(f"{QUEUE_STREAM}/{name}")
-    return created
 
 
 def _brought_up(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,8 +115,7 @@ async def under_load(
         }
         process = DeliveryProcess(folder, nats=urls, config=config)
         try:
-            async with asyncio.timeout(30):
-                await _made(store, replicas)
+            await ensure(store, TopologySettings(replicas=replicas), wait_s=30)
             await asyncio.to_thread(process.start)
             async with Flow(store, peer) as flow:
                 await flow.goes_on(RESUME_SECONDS)
@@ -134,16 +133,6 @@ async def under_load(
         problems = flow.ledger.problems(duplicates_allowed=in_flight * len(faults(process)))
         assert problems == [], process.log()[-3000:]
         return len(flow.ledger.accepted)
-
-
-async def _made(store: JetStream, replicas: int) -> None:
-    while True:
-        try:
-            await ensure(store, TopologySettings(replicas=replicas))
-        except StoreError:
-            await asyncio.sleep(0.2)
-        else:
-            return
 
 
 def crash_of(process: DeliveryProcess) -> Fault:

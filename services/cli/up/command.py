@@ -226,7 +226,7 @@ async def _ensure_topology(config: Config) -> None:
         await store.start(wait_s=NATS_WITHIN_S)
         if not store.connected:
             raise CliError(f"NATS does not let us in at {config.nats.urls[0]}")
-        await topology.ensure(store, topology_settings(config))
+        await topology.ensure(store, topology_settings(config), wait_s=NATS_WITHIN_S)
         problems = await topology.verify(store, topology_settings(config))
         if problems:
             raise CliError(problems)

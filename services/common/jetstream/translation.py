@@ -19,6 +19,10 @@ _INSUFFICIENT_RESOURCES: Final = frozenset({10002, 10023, 10047, 10074, 10077})
 """JetStream's codes for: the account's limit, no resources, no storage, maximum bytes reached,
 storing failed."""
 
+_CLUSTER_NOT_READY: Final = frozenset({10004, 10005, 10006, 10007, 10008, 10009})
+"""JetStream's codes for: incomplete, no peers to place a stream on, not active, not assigned, not
+available, no leader. They pass once the nodes have found one another."""
+
 _WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
 
 REQUEST_SECONDS = Histogram(
@@ -52,7 +56,7 @@ def translated() -> Iterator[None]:
         if code in _INSUFFICIENT_RESOURCES:
             REQUEST_ERRORS.labels("full").inc()
             raise Full(text) from error
-        if isinstance(error, nats.js.errors.ServiceUnavailableError):
+        if code in _CLUSTER_NOT_READY or isinstance(error, nats.js.errors.ServiceUnavailableError):
             REQUEST_ERRORS.labels("unavailable").inc()
             raise Unavailable(text) from error
         if isinstance(error, nats.js.errors.NotFoundError):

@@ -145,6 +145,8 @@ LOOP = {(FAR, "CNAME"): ["loop.test"], ("loop.test", "CNAME"): [FAR]}
         ({"nxdomain": {FAR}}, "5.1.2"),
         ({"records": NULL_MX}, "5.1.10"),
         ({"nxdomain": {"mx.far.test"}}, "5.4.4"),
+        ({"empty": {FAR}}, "5.4.4"),
+        ({"empty": {"mx.far.test"}}, "5.4.4"),
     ],
     ids=repr,
 )

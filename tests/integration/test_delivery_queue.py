@@ -49,6 +49,10 @@ def stored_mails(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in new.iterdir()] if new.exists() else []
 
 
+def attempts(commands: list[str]) -> int:
+    return sum(command.startswith("MAIL ") for command in commands)
+
+
 # --- deferring ----------------------------------------------------------------------------------
 
 
@@ -99,6 +103,27 @@ async def test_the_last_failure_is_told_to_the_sender_and_ends_the_mail(
     assert f"Final-Recipient: rfc822; them@{FAST}".encode() in report
     assert b"attempts: 3" in report
     assert await contents(store) == []
+
+
+async def test_a_delay_is_told_once_and_the_mail_is_delivered_in_the_end(
+    store: JetStream, tmp_path: Path
+) -> None:
+    async with SmtpPeer(rcpt="450 4.2.0 come again") as peer:
+        config = local(tmp_path)
+        config["domains"]["relay"] = {FAST: f"smtp:127.0.0.1:{peer.port}"}
+        config["delivery"] = {
+            "retry": {"interval": "1s", "max_retries": 1000, "delay_notice_after": "2s"}
+        }
+        async with Delivery(store, config):
+            await submit(store, mail(f"them@{FAST}", sender="you@example.test"))
+            await until(lambda: stored_mails(tmp_path), seconds=30)
+            told_at = len(peer.commands)
+            await until(lambda: attempts(peer.commands[told_at:]) >= 2, seconds=30)
+            peer.script(rcpt="250 ok")
+            await wait_queued(store, seconds=30)
+    (report,) = stored_mails(tmp_path)
+    assert b"Action: delayed\r\nStatus: 4.2.0\r\n" in report
+    assert len(peer.mails) == 1
 
 
 async def test_a_lost_acknowledgement_costs_no_second_delivery(

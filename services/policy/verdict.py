@@ -10,9 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.common.mail.printable import one_line
 from services.common.mail.reply import OK, Reply
 from services.policy.action import Action
-from services.policy.checks.check import Check, Evidence, Finding, Standing
+from services.policy.checks.check import (
+    MAX_EVIDENCE_OCTETS,
+    Check,
+    Evidence,
+    Finding,
+    Standing,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class ActionTable:
             finding.standing,
             action,
             check.deferral if deferred else check.refusal_for(finding.result),
-            finding.explanation,
+            _shown(finding.explanation),
             finding.evidence,
             elapsed_s,
         )
@@ -91,6 +98,14 @@ class ActionTable:
             for check in checks
         }
         return ActionTable(actions, self.on_error)
+
+
+def _shown(explanation: str) -> str:
+    """One printable line of bounded length: names and records in it were chosen by strangers."""
+    is_short = len(explanation) <= MAX_EVIDENCE_OCTETS
+    if is_short and explanation.isascii() and explanation.isprintable():
+        return explanation  # nearly every one, and each mail has ten
+    return one_line(explanation, limit=MAX_EVIDENCE_OCTETS)
 
 
 def decide(results: Sequence[Result], *, accepted: Reply = OK) -> Verdict:

@@ -37,17 +37,19 @@ _WORDS = {
 def identity(envelope: Envelope) -> tuple[str, str, str]:
     """What is judged: `mailfrom` or `helo`, the local part, the domain.
 
-    An invalid reverse-path still has a domain of sorts after its last @, and is judged by that.
+    An invalid reverse-path still has a domain of sorts after its last @, and is judged by that. The
+    dot at the end of an absolute name is no part of it (RFC 7208 §4.3).
     """
     if envelope.is_null:
         helo = envelope.session.helo
         known = helo.kind is HeloKind.DOMAIN
-        return "helo", "postmaster", helo.value if known else envelope.session.helo_text
+        name = helo.value if known else envelope.session.helo_text
+        return "helo", "postmaster", name.removesuffix(".")
     local_part, _, domain = envelope.sender_text.rpartition("@")
     if envelope.sender is not None:
         # In the spelling of the wire, since macros show it, but a U-label is asked for as A-label.
         return "mailfrom", local_part, domain if domain.isascii() else envelope.sender.domain
-    return "mailfrom", local_part, domain
+    return "mailfrom", local_part, domain.removesuffix(".")
 
 
 async def find(envelope: Envelope, means: Means) -> Finding:

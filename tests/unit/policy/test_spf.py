@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from services.common.dns import Answer, RecordType
-from services.policy.checks import spf_mismatch
-from services.policy.checks.check import Finding, Standing
 from services.policy.spf_evaluation import SpfOutcome, SpfRequest, check_host
 from tests.support.resolver import FakeResolver
-from tests.support.subjects import envelope, means
 from tests.support.zone import Key
 
 Zone = dict[Key, list[str]]
@@ -324,61 +321,3 @@ async def test_names_in_a_record_are_looked_up_side_by_side_and_once() -> None:
     outcome = await check_host(request, resolver)
     assert outcome.result == "neutral"
     assert sorted(resolver.queries) == [(f"{n}.example", "TXT") for n in ("a", "b", "c", "wide")]
-
-
-async def find(sender: str, *, helo: str = "helo.example", **policy: object) -> Finding:
-    zone: Zone = {
-        ("helo.example", "TXT"): ["v=spf1 ip4:192.0.2.1 -all"],
-        ("soft.example", "TXT"): ["v=spf1 ~all"],
-        ("none.example", "A"): ["192.0.2.1"],
-        ("bad.example", "TXT"): ["v=spf1 moo"],
-        ("deny.example", "TXT"): ["v=spf1 -all"],
-        ("xn--bcher-kva.example", "TXT"): ["v=spf1 ip4:192.0.2.1 -all"],
-    }
-    resolver = FakeResolver(zone, temporary={"slow.example"})
-    return await spf_mismatch.find(envelope(sender, helo=helo), means(resolver, policy))
-
-
-@pytest.mark.parametrize(
-    ("sender", "result", "standing"),
-    [
-        ("x@helo.example", "pass", Standing.CLEAR),
-        ("x@bücher.example", "pass", Standing.CLEAR),
-        ("x@soft.example", "softfail", Standing.OBJECTS),
-        ("x@deny.example", "fail", Standing.OBJECTS),
-        ("x@bad.example", "permerror", Standing.OBJECTS),
-        ("x@none.example", "none", Standing.CLEAR),
-        ("x@slow.example", "temperror", Standing.UNKNOWN),
-        # §2.4: the null sender is judged by the HELO name
-        ("", "pass", Standing.CLEAR),
-        # What is no address has a domain of sorts
-        ("two words@deny.example", "fail", Standing.OBJECTS),
-        ("@deny.example", "fail", Standing.OBJECTS),
-        ("nothing", "none", Standing.CLEAR),
-    ],
-)
-async def test_which_results_are_mismatches(sender: str, result: str, standing: Standing) -> None:
-    finding = await find(sender)
-    assert (finding.result, finding.standing) == (result, standing)
-
-
-async def test_which_results_are_mismatches_is_configurable() -> None:
-    finding = await find("x@soft.example", spf={"mismatch_results": ["fail"]})
-    assert finding.standing is Standing.CLEAR
-    finding = await find("x@none.example", spf={"mismatch_results": ["none"]})
-    assert finding.standing is Standing.OBJECTS
-
-
-async def test_a_helo_literal_has_no_policy() -> None:
-    assert (await find("", helo="[192.0.2.1]")).result == "none"
-
-
-async def test_the_evidence_names_identity_record_and_mechanism() -> None:
-    finding = await find("x@helo.example")
-    assert finding.evidence == (
-        ("spf.identity", "mailfrom"),
-        ("spf.domain", "helo.example"),
-        ("client.address", "192.0.2.1"),
-        ("dns.txt", "helo.example: v=spf1 ip4:192.0.2.1 -all"),
-        ("spf.mechanism", "ip4:192.0.2.1"),
-    )

@@ -104,3 +104,20 @@ def test_recipients_under_different_rules_get_the_stronger_action_of_each_check(
     one = ActionTable({"a": Action.SPAM, "b": Action.REFUSE}, {})
     other = ActionTable({"a": Action.REFUSE, "b": Action.ACCEPT}, {})
     assert one.strictest(other).actions == {"a": Action.REFUSE, "b": Action.REFUSE}
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("bücher.example permits you.", "bücher.example permits you."),
+        ("a\r\nb\tc permits you.", "a  b c permits you."),
+        ("\x1b[2Jx\x00\u202e permits you.", "?[2Jx?? permits you."),
+        ("x" * 5000, "x" * 997 + "..."),
+        ("ü" * 5000, "ü" * 498 + "..."),
+    ],
+    ids=["letters", "lines", "controls", "long", "long letters"],
+)
+def test_an_explanation_is_one_printable_line(said: str, shown: str) -> None:
+    table = ActionTable({}, {})
+    check = Check(name="spf", find=never, refusal=NO)
+    assert table.judged(Finding("none", Standing.CLEAR, said), check).explanation == shown

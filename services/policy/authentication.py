@@ -42,7 +42,7 @@ async def authenticate(mail: Mail, means: Means, *, seconds: float) -> None:
             async with asyncio.timeout(seconds):
                 now = int(time.time())
                 verified = await verify_signatures(mail, means.resolver, now=now, turns=means.turns)
-                mail.arc = await verify_chain(mail, means.resolver)
+                mail.arc = await verify_chain(mail, means.resolver, turns=means.turns)
     except TimeoutError:
         pass
     except Exception:  # noqa: BLE001 - a fault of ours must not cost the verdict

@@ -89,6 +89,8 @@ def _arc_entry(arc: ArcResult) -> str:
         words.append(f"(sealed by {_comment(arc.sealers[-1])})")
     if arc.reason:
         words.append(f"reason={_quoted(arc.reason)}")
+    if arc.result == "pass":
+        words.append(f"header.oldest-pass={arc.oldest_pass}")  # RFC 8617 §10.2
     return " ".join(words)
 
 

@@ -24,6 +24,7 @@ def seal(
     instance: int = 0,
     seal_tags: str = "",
     signature_tags: str = "",
+    signature_selector: str = SELECTOR,
 ) -> str:
     """The message with one more ARC Set on top; lines end in LF."""
     number = instance or message.lower().count("arc-seal:") + 1
@@ -34,7 +35,7 @@ def seal(
     bh = base64.b64encode(digest).decode()
     signature = (
         f"ARC-Message-Signature: i={number}; a=rsa-sha256; c=relaxed/relaxed; d={domain};"
-        f" s={SELECTOR}; h=from:to:subject; bh={bh};{signature_tags} b="
+        f" s={signature_selector}; h=from:to:subject; bh={bh};{signature_tags} b="
     )
     fields = _fields(header)
     signed = b"".join(

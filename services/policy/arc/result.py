@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.common.dns import Answer
 from services.common.mail.message import HeaderField
 
 
@@ -17,6 +18,11 @@ class ArcResult:
     """Who sealed, from the first to the last."""
     testimonies: tuple[HeaderField, ...] = ()
     """Their ARC-Authentication-Results, in the same order; only of a chain that is whole."""
+    oldest_pass: int = 0
+    """Of a chain that is whole: the first instance since which nothing was changed (§5.2, step 5);
+    0 when that is so since before the first one."""
+    keys: tuple[Answer, ...] = ()
+    """The look-ups of the keys."""
 
 
 NO_CHAIN = ArcResult("none")

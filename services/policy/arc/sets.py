@@ -117,14 +117,14 @@ def _set(instance: int, by_kind: dict[str, dict[int, HeaderField]]) -> ArcSet:
     if missing:
         raise BadChain(f"instance {instance} has no {missing[0]}")
     results, signature, seal = (by_kind[kind][instance] for kind in _KINDS)
-    return ArcSet(instance, results, signature, _seal(seal))
+    return ArcSet(instance, results, signature, _seal(seal, instance))
 
 
-def _seal(field: HeaderField) -> Seal:
+def _seal(field: HeaderField, instance: int) -> Seal:
     try:
         tags = parse_tags(field.raw.partition(b":")[2])
         if "h" in tags:
-            raise BadChain("a seal has h=")
+            raise BadChain(f"the seal of instance {instance} has h=")
         return Seal(
             field,
             read_algorithm(tags),
@@ -134,9 +134,10 @@ def _seal(field: HeaderField) -> Seal:
             tags.get("cv", "").lower(),
         )
     except TagError as error:
-        raise BadChain(f"a seal is {error}") from error
+        raise BadChain(f"the seal of instance {instance} is {error}") from error
     except BadSignature as bad:
-        raise BadChain(f"a seal cannot be used: {bad.reason}") from bad
+        why = f"the seal of instance {instance} cannot be used: {bad.reason}"
+        raise BadChain(why) from bad
 
 
 def _tagged_instance(field: HeaderField) -> int:

@@ -11,8 +11,19 @@ from dataclasses import replace
 from services.common.mail.reply import OK
 from services.policy.arc.sets import has_arc
 from services.policy.arc.testimony import witnesses
-from services.policy.checks.check import Check, Finding, Means, Standing, clear, evidence
+from services.policy.checks.check import (
+    Check,
+    Finding,
+    Means,
+    Standing,
+    clear,
+    dns_evidence,
+    evidence,
+)
 from services.policy.subject import Mail
+
+MAX_KEYS_TOLD = 10
+"""Records of keys that are evidence. A chain of fifty would fill pages."""
 
 METHODS = {"spf_mismatch": "spf", "dkim_invalid": "dkim", "dmarc_fail": "dmarc"}
 """The checks that a trusted forwarder's word can outweigh."""
@@ -22,9 +33,11 @@ async def find(mail: Mail, means: Means) -> Finding:
     """Tell what became of the chain, and what its trusted sealers saw."""
     result = mail.arc
     facts = [evidence("arc.sealers", ", ".join(result.sealers) or "none")]
+    facts += map(dns_evidence, result.keys[:MAX_KEYS_TOLD])
     seen = witnesses(result, means.policy.arc.trusted_sealers)
     facts += [evidence("arc.trusted", f"{who} saw {method}=pass") for method, who in seen.items()]
     if result.result == "pass":
+        facts.append(evidence("arc.oldest_pass", result.oldest_pass))
         return clear("pass", "The chain of forwarders is whole.", *facts)
     return clear(result.result, f"The chain of forwarders does not hold: {result.reason}.", *facts)
 

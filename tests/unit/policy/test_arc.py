@@ -38,19 +38,50 @@ async def verified(text: str, *, key: str | None = None, temporary: bool = False
     return await verify_chain(mail(text), resolver)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 10])
-async def test_whole_chains(count: int) -> None:
+@pytest.mark.parametrize(("count", "oldest"), [(1, 0), (2, 0), (3, 0), (11, 0), (12, 2), (13, 3)])
+async def test_whole_chains(count: int, oldest: int) -> None:
+    """Of a chain that nobody changed the oldest signature passes; the next ten are looked at."""
     result = await verified(sealed(count))
     assert (result.result, result.sealers) == ("pass", ("example.org",) * count)
+    assert result.oldest_pass == oldest
 
 
 async def test_mail_without_arc_has_no_chain() -> None:
     assert await verified(MESSAGE) is NO_CHAIN
 
 
-async def test_what_a_later_hop_changed_is_covered_by_its_own_set() -> None:
-    changed = seal(sealed(1).replace("Hello.", "Hello. Footer."), rsa_key())
-    assert (await verified(changed)).result == "pass"
+@pytest.mark.parametrize(
+    ("before", "after", "oldest"),
+    [(1, 1, 2), (1, 3, 2), (2, 1, 3), (3, 2, 4)],
+    ids=["first", "first of four", "second", "third of five"],
+)
+async def test_what_a_later_hop_changed_is_covered_by_its_own_set(
+    before: int, after: int, oldest: int
+) -> None:
+    """RFC 8617 §5.2, step 5: the result tells since when nothing was changed."""
+    text = sealed(before).replace("Hello.", "Hello. Footer.")
+    for _ in range(after):
+        text = seal(text, rsa_key())
+    result = await verified(text)
+    assert (result.result, result.oldest_pass) == ("pass", oldest)
+
+
+async def test_an_older_signature_whose_key_is_gone_or_silent_breaks_no_chain() -> None:
+    text = seal(MESSAGE, rsa_key(), signature_selector="old")
+    text = seal(seal(text, rsa_key()), rsa_key())
+    assert (await verified(text)).oldest_pass == 2
+    keys = {(KEY_NAME, "TXT"): [record(rsa_key())]}
+    silent = FakeResolver(keys, temporary={"old._domainkey.example.org"})
+    result = await verify_chain(mail(text), silent)
+    assert (result.result, result.oldest_pass) == ("pass", 2)
+    keys[("old._domainkey.example.org", "TXT")] = [record(rsa_key())]
+    assert (await verify_chain(mail(text), FakeResolver(keys))).oldest_pass == 0
+
+
+async def test_an_older_signature_that_cannot_be_read_breaks_no_chain() -> None:
+    text = seal(MESSAGE, rsa_key(), signature_tags=" l=x;")
+    result = await verified(seal(text, rsa_key()))
+    assert (result.result, result.oldest_pass) == ("pass", 2)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +113,7 @@ async def test_chains_that_do_not_hold(old: str, new: str) -> None:
     assert old in text
     result = await verified(text.replace(old, new))
     assert result.result == "fail"
-    assert result.reason
+    assert "instance" in result.reason or "ARC-" in result.reason
     assert not result.testimonies
 
 
@@ -206,5 +237,14 @@ async def test_the_check_tells_and_never_objects() -> None:
     assert (finding.result, finding.standing) == ("pass", Standing.CLEAR)
     assert ("arc.sealers", "example.org, example.org") in finding.evidence
     assert ("arc.trusted", "example.org saw dmarc=pass") in finding.evidence
+    assert ("arc.oldest_pass", "0") in finding.evidence
+    key = ("dns.txt", f"{KEY_NAME}: {record(rsa_key())}")
+    assert key in finding.evidence
+    judged.arc = await verified(sealed(2).replace("Hello.", "Hallo."))
+    assert key in (await arc.find(judged, use)).evidence
+    judged.arc = await verified(sealed(2), temporary=True)
+    finding = await arc.find(judged, use)
+    assert (finding.result, finding.standing) == ("temperror", Standing.CLEAR)
+    assert any(name == "dns.txt" and KEY_NAME in value for name, value in finding.evidence)
     judged.arc = ArcResult("fail", "the seal of instance 1 is not valid")
     assert (await arc.find(judged, use)).standing is Standing.CLEAR

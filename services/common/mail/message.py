@@ -8,8 +8,9 @@ by the checks. Bare line feeds end lines too, for the same reason.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from services.common.mail.author import Authors, find_authors
 from services.common.mail.printable import one_line
@@ -30,9 +31,12 @@ MAX_HEADER_FIELDS = 2000
 
 _END = re.compile(rb"\n\r?\n")
 _EMPTY_FIRST_LINE = re.compile(rb"\r?\n")
-_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
-_COLON = b":"
+# A line and those after it that begin with white space.
+_FIELD = re.compile(rb"(?:[^\n]+\n?|\n)(?:[ \t][^\n]*\n?)*")
 _NAME = re.compile(rb"[!-9;-~]+")
+# White space before the colon is obsolete (RFC 5322 §4.5) but read by others, so it hides no field
+# from us.
+_NAME_AND_COLON = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _LINE_END = re.compile(rb"\r?\n(?=[ \t])")
 _FOLDING_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
 
@@ -76,7 +80,7 @@ class HeaderField:
         return self.value.decode("utf-8", errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HeaderBlock:
     """The fields of a message in their order; `bytes(block)` gives back what was parsed."""
 
@@ -90,14 +94,21 @@ class HeaderBlock:
         """The lines that are no fields."""
         return tuple(field for field in self.fields if field.is_malformed)
 
+    @cached_property
+    def _by_key(self) -> dict[str, tuple[HeaderField, ...]]:
+        """The fields of each name, found once: a mail's are asked for again and again."""
+        found: dict[str, list[HeaderField]] = {}
+        for field in self.fields:
+            found.setdefault(field.key, []).append(field)
+        return {key: tuple(fields) for key, fields in found.items()}
+
     def fields_named(self, name: str) -> tuple[HeaderField, ...]:
         """All fields of that name, in any case, from the top."""
-        key = name.lower()
-        return tuple(field for field in self.fields if field.key == key)
+        return self._by_key.get(name.lower(), ())
 
     def has(self, name: str) -> bool:
         """Whether there is a field of that name."""
-        return self.count(name) > 0
+        return name.lower() in self._by_key
 
     def count(self, name: str) -> int:
         """How many fields of that name there are (of `Received`: how many hops the mail made)."""
@@ -149,23 +160,15 @@ def parse_header(
     block = block[: header_length(block)]
     if len(block) > max_octets:
         raise HeaderError(f"the header is longer than {max_octets} octets")
-    raws: list[list[bytes]] = []
-    for line in _LINE.findall(block):
-        if line[:1] in (b" ", b"\t") and raws:
-            raws[-1].append(line)
-        else:
-            raws.append([line])
+    raws: list[bytes] = _FIELD.findall(block)
     if len(raws) > max_fields:
         raise HeaderError(f"the header has more than {max_fields} fields")
-    return HeaderBlock(tuple(_field(b"".join(lines)) for lines in raws))
+    return HeaderBlock(tuple(map(_field, raws)))
 
 
 def _field(raw: bytes) -> HeaderField:
-    before, colon, _ = raw.partition(b":")
-    # White space before the colon is obsolete (RFC 5322 §4.5) but read by others, so it hides no
-    # field from us.
-    name = before.rstrip(b" \t")
-    return HeaderField(name.decode("ascii") if colon and _NAME.fullmatch(name) else "", raw)
+    name = _NAME_AND_COLON.match(raw)
+    return HeaderField(name[1].decode("ascii") if name else "", raw)
 
 
 def from_addresses(block: HeaderBlock) -> Authors:
@@ -189,37 +192,31 @@ def folded(name: str, *parts: str, limit: int = FOLD_AT, utf8: bool = False) -> 
     """
     if not _NAME.fullmatch(name.encode()) or len(name) > MAX_NAME_OCTETS:
         raise ValueError(f"{name!r} is not the name of a header field")
-    lines = [name.encode() + _COLON]
+    lines: list[bytes] = []
+    line, is_bare = name.encode() + b":", True
     for part in parts:
         clean = one_line(part, limit=MAX_VALUE_OCTETS)
-        if not utf8:
+        if not utf8 and not clean.isascii():
             clean = clean.encode("ascii", errors="backslashreplace").decode("ascii")
-        if clean:
-            _append_part(lines, clean, limit=limit)
-    return b"\r\n".join(lines) + b"\r\n"
+        for piece in _pieces(clean, room=limit - len(line) if is_bare else limit):
+            # On the line of the name in any case: some readers trip over a name alone on its line.
+            if is_bare or len(line) + len(piece) <= limit:
+                line += piece
+            else:
+                lines.append(line)
+                line = piece
+            is_bare = False
+    return b"\r\n".join((*lines, line, b""))
 
 
-def _append_part(lines: list[bytes], part: str, *, limit: int) -> None:
-    """As a whole if it fits this line or the next one, otherwise word by word."""
-    octets = b" " + part.encode()
-    if len(octets) <= (limit - len(lines[0]) if _is_bare_name(lines) else limit):
-        _append(lines, octets, limit=limit)
-        return
-    for word in _FOLDING_SPACE.split(part):
-        # A character has up to four octets, and none may be cut in two.
-        step = MAX_WORD_OCTETS if word.isascii() else MAX_WORD_OCTETS // 4
-        for at in range(0, len(word), step):
-            _append(lines, b" " + word[at : at + step].encode(), limit=limit)
-
-
-def _append(lines: list[bytes], piece: bytes, *, limit: int) -> None:
-    """On the last line, or on a new one; some readers trip over a name alone on its line."""
-    if len(lines[-1]) + len(piece) <= (MAX_LINE_OCTETS if _is_bare_name(lines) else limit):
-        lines[-1] += piece
-    else:
-        lines.append(piece)
-
-
-def _is_bare_name(lines: list[bytes]) -> bool:
-    """Whether no part has been written yet (a name holds no colon, so only it can end in one)."""
-    return len(lines) == 1 and lines[0].find(_COLON) == len(lines[0]) - 1
+def _pieces(part: str, *, room: int) -> Sequence[bytes]:
+    """The part with a space before it if that fits, otherwise its words, each with one."""
+    if len(octets := b" " + part.encode()) <= room:
+        return (octets,) if part else ()
+    # A character has up to four octets, and none may be cut in two.
+    step = MAX_WORD_OCTETS if part.isascii() else MAX_WORD_OCTETS // 4
+    return [
+        b" " + word[at : at + step].encode()
+        for word in _FOLDING_SPACE.split(part)
+        for at in range(0, len(word), step)
+    ]

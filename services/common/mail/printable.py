@@ -31,6 +31,8 @@ def one_line(text: str, *, limit: int) -> str:
 
     `limit` counts UTF-8 octets of the result, the ellipsis included. Never raises; may return "".
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text.strip(" ")  # as nearly all of it is
     clean = text if text.isprintable() else "".join(map(_visible, text))
     return _cut(clean.strip(" "), limit)
 

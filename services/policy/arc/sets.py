@@ -72,7 +72,7 @@ class ArcSet:
 
 def has_arc(header: HeaderBlock) -> bool:
     """Whether there is any ARC field."""
-    return any(field.key in _KINDS for field in header.fields)
+    return any(map(header.has, _KINDS))
 
 
 def read_sets(header: HeaderBlock) -> list[ArcSet]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -52,7 +53,7 @@ class Events:
 
     def tell(self, record: event_pb2.Event) -> None:
         """Publish a verdict soon, or never."""
-        record.event_time.FromDatetime(datetime.now(UTC))
+        record.event_time.FromNanoseconds(time.time_ns())
         try:
             self._waiting.put_nowait((record.message_id, record.SerializeToString()))
         except asyncio.QueueFull:

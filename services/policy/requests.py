@@ -29,6 +29,7 @@ MAX_BODY_DIGESTS = 100
 MAX_RESULTS = 100
 
 _HASH_OCTETS = {"sha256": 32}
+_CANONICALIZATIONS = frozenset(Canonicalization)
 
 
 def bad(field: str, text: str) -> RpcFailure:
@@ -153,7 +154,7 @@ def _header(field: str, block: bytes) -> HeaderBlock:
 
 def _digest(number: int, digest: pb.BodyDigest) -> BodyDigest:
     field = f"header.body_digests[{number}]"
-    if digest.canonicalization not in tuple(Canonicalization):
+    if digest.canonicalization not in _CANONICALIZATIONS:
         raise bad(f"{field}.canonicalization", 'either "simple" or "relaxed"')
     size = _HASH_OCTETS.get(digest.hash_algorithm)
     if size is None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+from functools import lru_cache
 
 from services.common.mail.address import AddressError, Mailbox, make_mailbox
 
@@ -20,6 +21,8 @@ from services.common.mail.address import AddressError, Mailbox, make_mailbox
 # DNS look-ups.
 MAX_FROM_OCTETS = 16 * 1024
 MAX_FROM_ADDRESSES = 100
+MAX_KNOWN_OCTETS = 256
+"""Longer ones are not kept."""
 
 
 class FromProblem(StrEnum):
@@ -52,7 +55,8 @@ def find_authors(values: Sequence[bytes]) -> Authors:
     found: list[Mailbox] = []
     problem = FromProblem.REPEATED if len(values) > 1 else None
     for value in values:
-        addresses, value_problem = _parse_value(value)
+        parse = _parse_known if len(value) <= MAX_KNOWN_OCTETS else _parse_value
+        addresses, value_problem = parse(value)
         found += addresses
         problem = problem or value_problem
     if len(found) > MAX_FROM_ADDRESSES:
@@ -60,16 +64,20 @@ def find_authors(values: Sequence[bytes]) -> Authors:
     return Authors(tuple(found), problem or (None if found else FromProblem.EMPTY))
 
 
-def _parse_value(value: bytes) -> tuple[list[Mailbox], FromProblem | None]:
+def _parse_value(value: bytes) -> tuple[Sequence[Mailbox], FromProblem | None]:
     if len(value) > MAX_FROM_OCTETS:
-        return [], FromProblem.TOO_LONG
+        return (), FromProblem.TOO_LONG
     addresses: list[Mailbox] = []
     try:
         # Fills as it goes: what stood before a mistake is known when it is met.
         addresses.extend(map(_mailbox, _entries(_tokens(value.decode("utf-8")))))
     except (UnicodeDecodeError, AddressError, _Malformed):
-        return addresses, FromProblem.MALFORMED
-    return addresses, None
+        return tuple(addresses), FromProblem.MALFORMED
+    return tuple(addresses), None
+
+
+# The same people and programs write again and again.
+_parse_known = lru_cache(maxsize=1024)(_parse_value)
 
 
 class _Malformed(Exception):

@@ -24,7 +24,7 @@ from services.policy.arc.sets import (
 )
 from services.policy.dkim.key import verifies, verifies_octets
 from services.policy.dkim.signature import BadSignature, Signature
-from services.policy.dkim.syntax import canonical_field, canonical_signature
+from services.policy.dkim.syntax import canonical_fields, canonical_signature
 from services.policy.dkim.verification import check_body, header_digest, key_of
 from services.policy.subject import Mail
 
@@ -121,10 +121,9 @@ def _check_seals(sets: Sequence[ArcSet], keys: dict[str, Answer]) -> None:
     """§5.1.1: a seal is computed over the sets before it and its own, relaxed, in their order."""
     before = b""
     for each in sets:
-        own = canonical_field(each.results, relaxed=True)
-        own += canonical_field(each.message_signature, relaxed=True)
+        own = canonical_fields((each.results, each.message_signature), relaxed=True)
         sealed = before + own + canonical_signature(each.seal.field, relaxed=True)
-        before += own + canonical_field(each.seal.field, relaxed=True)
+        before += own + canonical_fields((each.seal.field,), relaxed=True)
         try:
             key = key_of(keys[each.seal.key_name])
             valid = verifies_octets(

@@ -43,38 +43,38 @@ def without_white_space(text: str) -> str:
     return "".join(text.split())
 
 
-def canonical_field(field: HeaderField, *, relaxed: bool) -> bytes:
-    """One field as it is hashed, with its CRLF."""
-    name, _, value = field.raw.partition(b":")
-    if not value.endswith(b"\n"):
-        value += b"\r\n"
-    return _canonical(name, value, relaxed=relaxed)
+def canonical_fields(fields: Iterable[HeaderField], *, relaxed: bool) -> bytes:
+    """Fields as they are hashed, each with its CRLF."""
+    return _canonical(map(_name_and_value, fields), relaxed=relaxed)
 
 
 def canonical_signature(field: HeaderField, *, relaxed: bool) -> bytes:
     """The signature's own field as it is hashed: `b=` is empty and the last CRLF is gone."""
     name, _, value = field.raw.partition(b":")
-    return _canonical(name, _without_b(value) + b"\r\n", relaxed=relaxed)[:-2]
+    return _canonical([(name, _without_b(value) + b"\r\n")], relaxed=relaxed)[:-2]
 
 
 def signed_fields(header: HeaderBlock, names: Iterable[str]) -> Iterator[HeaderField]:
-    """The fields that a list of names signs: of each name from the bottom up, once each (§5.4.2).
+    """The fields that a list of names in lower case signs: of each from the bottom up (§5.4.2).
 
     A name for which no field is left signs that there is none, which adds nothing.
     """
     left: dict[str, list[HeaderField]] = {}
-    for field in header.fields:
-        left.setdefault(field.key, []).append(field)
     for name in names:
-        fields = left.get(name.lower())
-        if fields:
-            yield fields.pop()
+        if name not in left:
+            left[name] = list(header.fields_named(name))
+        if left[name]:
+            yield left[name].pop()
 
 
-def _canonical(name: bytes, value: bytes, *, relaxed: bool) -> bytes:
+def _name_and_value(field: HeaderField) -> tuple[bytes, bytes]:
+    name, _, value = field.raw.partition(b":")
+    return name, value if value.endswith(b"\n") else value + b"\r\n"
+
+
+def _canonical(fields: Iterable[tuple[bytes, bytes]], *, relaxed: bool) -> bytes:
     algorithm = Relaxed if relaxed else Simple
-    [(name, value)] = algorithm.canonicalize_headers([(name, value)])
-    return name + b":" + value
+    return b"".join(name + b":" + value for name, value in algorithm.canonicalize_headers(fields))
 
 
 def _without_b(value: bytes) -> bytes:

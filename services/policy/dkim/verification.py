@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.mail.message import HeaderField
 from services.common.turns import Turns
 from services.policy.dkim.key import Key, parse_key, verifies
 from services.policy.dkim.signature import BadSignature, Label, Signature, label_of, parse_signature
-from services.policy.dkim.syntax import canonical_field, canonical_signature, signed_fields
+from services.policy.dkim.syntax import canonical_fields, canonical_signature, signed_fields
 from services.policy.subject import Mail
 
 MAX_SIGNATURES = 10
@@ -99,22 +99,21 @@ async def _look_up(names: Iterable[str], resolver: Resolver) -> dict[str, Answer
 
 
 def _verify(signature: Signature, mail: Mail, answer: Answer) -> SignatureResult:
-    so_far = SignatureResult(
-        signature.label, "temperror", "the key cannot be looked up just now", key=answer
-    )
     if answer.status is Status.TEMPORARY:
-        return so_far
+        why = "the key cannot be looked up just now"
+        return SignatureResult(signature.label, "temperror", why, key=answer)
+    result, reason, bits, testing = "pass", "", 0, False
     try:
         key = key_of(answer)
-        so_far = replace(so_far, bits=key.bits, testing=key.testing)
+        bits, testing = key.bits, key.testing
         check_body(signature, mail)
         digest = header_digest(signature, mail)
         if not verifies(key, signature, digest):
             raise BadSignature("fail", "the signature does not fit the header")
         _check_coverage(signature, mail)
     except BadSignature as bad:
-        return replace(so_far, result=bad.result, reason=bad.reason)
-    return replace(so_far, result="pass", reason="")
+        result, reason = bad.result, bad.reason
+    return SignatureResult(signature.label, result, reason, bits, testing, answer)
 
 
 def key_of(answer: Answer) -> Key:
@@ -152,8 +151,7 @@ def _check_coverage(signature: Signature, mail: Mail) -> None:
 def header_digest(signature: Signature, mail: Mail) -> bytes:
     """The SHA-256 over the signed fields and the signature itself (RFC 6376 §3.7)."""
     relaxed = signature.relaxed_header
-    hashed = hashlib.sha256()
-    for field in signed_fields(mail.header, signature.signed_names):
-        hashed.update(canonical_field(field, relaxed=relaxed))
+    fields = signed_fields(mail.header, signature.signed_names)
+    hashed = hashlib.sha256(canonical_fields(fields, relaxed=relaxed))
     hashed.update(canonical_signature(signature.field, relaxed=relaxed))
     return hashed.digest()

@@ -3,7 +3,7 @@
 import pytest
 
 from services.common.mail.message import parse_header
-from services.policy.dkim.syntax import canonical_field
+from services.policy.dkim.syntax import canonical_fields
 from services.policy.dkim.verification import verify_signatures
 from tests.support.resolver import FakeResolver
 from tests.support.subjects import mail
@@ -74,4 +74,4 @@ async def test_the_mail_of_appendix_a(text: str, result: str) -> None:
 )
 def test_the_header_of_section_3_4_5(relaxed: bool, canonical: list[bytes]) -> None:
     header = parse_header(b"A: X\r\nB : Y\t\r\n\tZ  \r\n")
-    assert [canonical_field(field, relaxed=relaxed) for field in header.fields] == canonical
+    assert [canonical_fields([field], relaxed=relaxed) for field in header.fields] == canonical

@@ -11,7 +11,7 @@ import logging
 from datetime import UTC, datetime
 
 from gatepost.policy.v1.policy_pb2 import CheckMessageResponse
-from gatepost.policy.v1.verdict_pb2 import Action, Verdict
+from gatepost.policy.v1.verdict_pb2 import ACTION_ACCEPT, ACTION_REFUSE, ACTION_SPAM, Verdict
 from gatepost.policy.v1.verdict_pb2 import Reply as PolicyReply
 from gatepost.queue.v1.record_pb2 import ContentReference
 from services.common.config.model import Config
@@ -84,7 +84,7 @@ async def _accepted(
     front = header + content.front
     size = len(front) + content.spooled_octets
     kept = await _kept(content, front, transaction, store)
-    spam = answer.verdict.action == Action.ACTION_SPAM
+    spam = answer.verdict.action == ACTION_SPAM
     outgoing = records(transaction, session, content=kept, size=size, spam=spam, accepted_at=now)
     await store.publish(outgoing, content_id="" if isinstance(kept, bytes) else kept.content_id)
     event(
@@ -132,9 +132,9 @@ async def _verdict(
 
 def refusal_of(verdict: Verdict) -> Reply | None:
     """The reply of a verdict that does not take the mail or the recipient; None if it does."""
-    if verdict.action == Action.ACTION_REFUSE:
+    if verdict.action == ACTION_REFUSE:
         return _reply(verdict.reply, _DEFAULT_REFUSAL)
-    if verdict.action in (Action.ACTION_ACCEPT, Action.ACTION_SPAM):
+    if verdict.action in (ACTION_ACCEPT, ACTION_SPAM):
         return None
     # An action that this version does not know is no reason to refuse for good.
     return _reply(verdict.reply, _DEFAULT_DEFERRAL)

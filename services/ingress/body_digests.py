@@ -28,7 +28,7 @@ _ARC: Final = "ARC-Message-Signature"
 _DEFAULT_OF_ARC: Final = b"relaxed/relaxed"
 """Deviation: RFC 8617 has DKIM's default, but everybody means this one, and policy reads it so."""
 
-_TAGS: Final = re.compile(rb"(?:^|;)\s*([cil])\s*=\s*([^;]*)")
+_TAGS: Final = frozenset({b"c", b"i", b"l"})
 _WHITE_SPACE: Final = re.compile(rb"\s+")
 _LENGTH: Final = re.compile(rb"[0-9]{1,76}")
 _LONGEST: Final = 10**18
@@ -67,7 +67,12 @@ def _all_wanted(header: HeaderBlock) -> Iterator[_Wanted | None]:
 
 
 def _tags(field: HeaderField) -> dict[bytes, bytes]:
-    return {name: _WHITE_SPACE.sub(b"", value) for name, value in _TAGS.findall(field.value)}
+    tags = {}
+    for part in field.value.split(b";"):
+        name, found, value = part.partition(b"=")
+        if found and (name := name.strip()) in _TAGS:
+            tags[name] = _WHITE_SPACE.sub(b"", value)
+    return tags
 
 
 def _instance(tags: dict[bytes, bytes]) -> int:

@@ -12,7 +12,12 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gatepost.queue.v1.record_pb2 import ContentReference, QueuedMessage, Recipient, RecipientState
+from gatepost.queue.v1.record_pb2 import (
+    RECIPIENT_STATE_PENDING,
+    ContentReference,
+    QueuedMessage,
+    Recipient,
+)
 from services.common.mail.envelope import Notify
 from services.common.queue.content import MAX_INLINE_OCTETS
 from services.common.queue.record import SCHEMA_VERSION, ready
@@ -98,6 +103,6 @@ def _recipient(accepted: AcceptedRecipient, address: str) -> Recipient:
         address=address,
         original_address=str(accepted.mailbox),
         orcpt=accepted.parameters.orcpt or "",
-        notify=[event for event in Notify if event in notify],
-        state=RecipientState.RECIPIENT_STATE_PENDING,
+        notify=[event for event in Notify if event in notify] if notify else (),
+        state=RECIPIENT_STATE_PENDING,
     )

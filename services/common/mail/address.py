@@ -19,7 +19,7 @@ Deviation: spaces after the colon of `MAIL FROM:` are ignored, since many client
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
@@ -75,6 +75,7 @@ class Mailbox:
 
     local_part: str
     domain: str
+    _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_local_part(self.local_part)
@@ -82,12 +83,15 @@ class Mailbox:
             _check_canonical_domain(self.domain)
         elif self.local_part != "postmaster":
             raise AddressError("only postmaster may stand without a domain")
-        if len(str(self).encode()) + 2 > MAX_PATH_OCTETS:
+        local = _quoted_if_needed(self.local_part)
+        text = f"{local}@{self.domain}" if self.domain else local
+        if len(text.encode()) + 2 > MAX_PATH_OCTETS:
             raise AddressError(f"the path is longer than {MAX_PATH_OCTETS} octets")
+        # Made once: a mail's addresses are written a dozen times.
+        object.__setattr__(self, "_text", text)
 
     def __str__(self) -> str:
-        local = _quoted_if_needed(self.local_part)
-        return f"{local}@{self.domain}" if self.domain else local
+        return self._text
 
     @property
     def key(self) -> str:
@@ -193,7 +197,7 @@ def _split_path(argument: str) -> tuple[str, str]:
 
 def _closing_bracket(text: str) -> int:
     quoted = False
-    position = 1
+    position = 1 if '"' in text else max(text.find(">"), 1)
     while position < len(text):
         character = text[position]
         if character == ">" and not quoted:

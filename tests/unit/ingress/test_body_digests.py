@@ -40,6 +40,7 @@ SIGNATURES = [
     ([_signature("c=relaxed/other")], []),
     ([_signature("c=relaxed/relaxed", "l=-1")], []),
     ([_signature("c=relaxed/relaxed", "l=1e3")], []),
+    ([_signature("c=relaxed/relaxed", "l", "i")], [("relaxed", None)]),
     ([_signature("c=relaxed/relaxed", f"l={10**30}")], [("relaxed", 10**18)]),
     ([_signature("c=relaxed/relaxed", f"l={10**76}")], []),
     ([_signature("c=Relaxed/RELAXED")], [("relaxed", None)]),

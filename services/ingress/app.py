@@ -38,6 +38,7 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
         open_channel(context, config, config.services.policy),
         check_timeout_s=lambda: _check_timeout_s(source.current),
     )
+    context.on_stop(Stage.CLOSE, "streams to policy", policy.close)
     tls = _server_tls(config.smtp)
     watch = StorageWatch(store, lambda: source.current.smtp.limits)
     mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)

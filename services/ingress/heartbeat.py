@@ -10,7 +10,7 @@ unjudged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -29,11 +29,27 @@ class HeartbeatLost(Exception):
     """The service shows no sign of life."""
 
 
-class Heartbeat:
-    """Calls under way at one service."""
+def health(channel: grpc.aio.Channel) -> Callable[[], Awaitable[bool]]:
+    """Asks whether the service behind a channel is alive."""
+    check = HealthStub(channel).Check  # type: ignore[attr-defined]
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._check = HealthStub(channel).Check  # type: ignore[attr-defined]
+    async def is_alive() -> bool:
+        try:
+            await check(HealthCheckRequest(), timeout=HEALTH_DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            # Whatever else it answers, it answers.
+            gone = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+            return error.code() not in gone
+        return True
+
+    return is_alive
+
+
+class Heartbeat:
+    """Calls, or questions, under way at one service. `is_alive` tells within half a second."""
+
+    def __init__(self, is_alive: Callable[[], Awaitable[bool]]) -> None:
+        self._is_alive = is_alive
         self._slow: set[Any] = set()
         self._given_up: set[Any] = set()
         self._looking: asyncio.Task[None] | None = None
@@ -69,15 +85,6 @@ class Heartbeat:
                 await asyncio.sleep(PATIENCE_S if self._slow else 0)
         finally:
             self._looking = None
-
-    async def _is_alive(self) -> bool:
-        try:
-            await self._check(HealthCheckRequest(), timeout=HEALTH_DEADLINE_S)
-        except grpc.aio.AioRpcError as error:
-            # Whatever else it answers, it answers.
-            gone = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-            return error.code() not in gone
-        return True
 
     def _give_up(self, calls: set[Any]) -> None:
         for call in calls & self._slow:

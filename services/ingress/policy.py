@@ -2,7 +2,8 @@
 
 Guarantees: a question is answered, or raises `PolicyAway` within its deadline; a policy that is
 gone or hangs is noticed within two seconds (`heartbeat`), and after a few times the breaker answers
-at once. A call that policy refuses (a missing token, an error of ours) or that takes too long is
+at once. Checks go over streams (`judges.py`), logins and very large headers by calls. A question
+that policy refuses (a missing token, an error of ours) or that takes too long is
 `PolicyAway` as well, but no reason to take the mail unjudged: `is_silence` is false, since whoever
 can provoke an error or a slow check must not get around the checks.
 """
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from prometheus_client import Gauge, Histogram
 
 from gatepost.policy.v1.directory_pb2 import AuthenticateRequest, AuthenticateResponse
@@ -32,8 +34,10 @@ from gatepost.policy.v1.policy_pb2_grpc import PolicyServiceStub
 from gatepost.policy.v1.verdict_pb2 import CheckResult
 from services.common.log import WARNING, event
 from services.ingress.breaker import Breaker
-from services.ingress.heartbeat import Heartbeat, HeartbeatLost
+from services.ingress.heartbeat import Heartbeat, HeartbeatLost, health
 from services.ingress.intake import Content
+from services.ingress.judge_stream import Unanswered
+from services.ingress.judges import Judges
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ BREAKER_OPEN = Gauge(
     "gatepost_ingress_policy_breaker_open",
     "1 while policy is not asked because it did not answer.",
 )
+
+_JUDGED: Final = frozenset({"envelope", "message"})
 
 _SILENCE: Final = frozenset({grpc.StatusCode.UNAVAILABLE})
 """Not DEADLINE_EXCEEDED: that is the length of a check, which the sender's DNS may determine."""
@@ -77,10 +83,13 @@ class Policy:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         checks, directory = PolicyServiceStub(channel), DirectoryServiceStub(channel)
-        self._check_envelope = checks.CheckEnvelope
-        self._check_message = checks.CheckMessage
-        self._authenticate = directory.Authenticate
-        self._heartbeat = Heartbeat(channel)
+        self._calls: dict[str, Any] = {
+            "envelope": checks.CheckEnvelope,
+            "message": checks.CheckMessage,
+            "authenticate": directory.Authenticate,
+        }
+        self._judges = Judges(checks.Judge, clock=clock)
+        self._heartbeat = Heartbeat(health(channel))
         self._breaker = Breaker()
         self._check_timeout_s = check_timeout_s
         self._clock = clock
@@ -93,7 +102,7 @@ class Policy:
             session=session, sender=sender, recipients=recipients, message_id=message_id
         )
         answer: CheckEnvelopeResponse = await self._ask(
-            "envelope", self._check_envelope, request, deadline_s=self._check_deadline_s
+            "envelope", request, deadline_s=self._check_deadline_s
         )
         if len(answer.recipients) != len(recipients):
             raise PolicyAway("the answer is not about these recipients", is_silence=False)
@@ -123,7 +132,7 @@ class Policy:
             message_id=message_id,
         )
         answer: CheckMessageResponse = await self._ask(
-            "message", self._check_message, request, deadline_s=self._check_deadline_s
+            "message", request, deadline_s=self._check_deadline_s
         )
         return answer
 
@@ -133,7 +142,7 @@ class Policy:
             username=username, password=password, client_address=client_address
         )
         answer: AuthenticateResponse = await self._ask(
-            "authenticate", self._authenticate, request, deadline_s=AUTHENTICATE_DEADLINE_S
+            "authenticate", request, deadline_s=AUTHENTICATE_DEADLINE_S
         )
         return answer.account.address if answer.authenticated else ""
 
@@ -141,21 +150,38 @@ class Policy:
     def _check_deadline_s(self) -> float:
         return self._check_timeout_s() + DEADLINE_MARGIN_S
 
-    async def _ask(self, call: str, method: Any, request: object, *, deadline_s: float) -> Any:
+    async def close(self) -> None:
+        """Ask nothing more."""
+        self._judges.close()
+
+    async def _ask(self, kind: str, request: Message, *, deadline_s: float) -> Any:
         started = self._clock()
         if not self._breaker.allows(started):
             raise PolicyAway("policy did not answer a moment ago", is_silence=True)
         try:
-            with self._heartbeat.watched(method(request, timeout=deadline_s)) as answering:
-                answer = await answering
-        except grpc.aio.AioRpcError as error:
-            raise self._failure(call, error.code().name, error.code() in _SILENCE) from error
+            answer = await self._answer(kind, request, deadline_s)
+        except Unanswered as error:
+            raise self._failure(kind, error.code.name, error.code in _SILENCE) from error
         except HeartbeatLost as error:
-            raise self._failure(call, "no sign of life", True) from error
+            raise self._failure(kind, "no sign of life", True) from error
         self._breaker.succeeded()
         BREAKER_OPEN.set(0)
-        SECONDS.labels(call).observe(self._clock() - started)
+        SECONDS.labels(kind).observe(self._clock() - started)
         return answer
+
+    async def _answer(self, kind: str, request: Message, deadline_s: float) -> Any:
+        """By a stream, or else by a call."""
+        if kind in _JUDGED and self._judges.take(request):
+            try:
+                return await self._judges.ask(kind, request, seconds=deadline_s)
+            except Unanswered as error:
+                if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+                    raise
+        try:
+            with self._heartbeat.watched(self._calls[kind](request, timeout=deadline_s)) as call:
+                return await call
+        except grpc.aio.AioRpcError as error:
+            raise Unanswered(error.code()) from error
 
     def _failure(self, call: str, reason: str, is_silence: bool) -> PolicyAway:
         if is_silence:

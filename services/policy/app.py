@@ -6,7 +6,7 @@ from gatepost.policy.v1 import directory_pb2, directory_pb2_grpc, policy_pb2, po
 from services.common import app
 from services.common.app import Context, Stage
 from services.common.config.source import ConfigSource
-from services.common.rpc.auth import CHANGE, SERVE, VIEW, check_unless_dry_run, methods
+from services.common.rpc.auth import CHANGE, CHECK, SERVE, VIEW, check_unless_dry_run, methods
 from services.common.rpc.guard import Limits
 from services.common.turns import Turns
 from services.common.wiring import open_resolver, open_rpc_server, open_store, process
@@ -22,10 +22,11 @@ from services.policy.passwords import Passwords
 from services.policy.policy_service import Parts, PolicyService
 from services.policy.rules import RulesSource
 
-LIMITS = Limits(unary=2048, open_unary=256, max_receive_size=4 * 1024 * 1024)
+LIMITS = Limits(unary=2048, open_unary=256, streams=512, max_receive_size=4 * 1024 * 1024)
 """A check that waits for somebody's slow name servers holds a place and some 30 KiB, and no time of
 this process. There must be places left for the mail of others. The
-largest request is a whole mail to be judged, 3 MiB (`MAX_CONTENT_OCTETS`), with its envelope."""
+largest request is a whole mail to be judged, 3 MiB (`MAX_CONTENT_OCTETS`), with its envelope.
+A replica of the ingress has up to four streams, and twice as many while it renews them."""
 
 QUESTIONS = 2048
 """Put to DNS servers at a time, each with a socket: as many checks may wait for slow names."""
@@ -37,6 +38,7 @@ POLICY_METHODS = methods(
     POLICY.full_name,
     CheckEnvelope=check_unless_dry_run,
     CheckMessage=check_unless_dry_run,
+    Judge=CHECK,
     ExplainMessage=VIEW,
     ReplayVerdicts=VIEW,
     GetStatus=VIEW,
@@ -88,7 +90,7 @@ async def _start(context: Context, source: ConfigSource) -> None:
     server = open_rpc_server(context, config, limits=LIMITS)
     server.add(
         policy_pb2_grpc.add_PolicyServiceServicer_to_server,
-        PolicyService(parts),
+        PolicyService(parts, server.guard),
         service=POLICY,
         table=POLICY_METHODS,
     )

@@ -6,7 +6,8 @@ A dry run goes the same way as real mail. What it leaves out is counting, creati
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from gatepost.queue.v1 import event_pb2
 from services.common.dns import Resolver
 from services.common.mail.reply import SENDER_OK
 from services.common.rpc.errors import not_found, unavailable
+from services.common.rpc.guard import Guard
 from services.common.store import StoreError
 from services.common.turns import Turns
 from services.policy import judge
@@ -31,6 +33,7 @@ from services.policy.checks import spf_mismatch
 from services.policy.checks.check import Finding
 from services.policy.checks.table import ENVELOPE_CHECKS, MESSAGE_CHECKS
 from services.policy.client_addresses import ClientAddresses
+from services.policy.conversation import Conversation
 from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory
 from services.policy.events import Events
@@ -65,6 +68,8 @@ MAX_EXAMPLES = 1000
 
 _CHECKS = {check.name: check for check in ENVELOPE_CHECKS}
 
+_NAME = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
+
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -88,8 +93,13 @@ class Parts:
 class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     """Judges mail."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, guard: Guard) -> None:
         self._parts = parts
+        self._guard = guard
+        self._asked = {
+            "envelope": guard.asked(f"{_NAME}/CheckEnvelope", self.CheckEnvelope),
+            "message": guard.asked(f"{_NAME}/CheckMessage", self.CheckMessage),
+        }
         self._means = MeansSource(parts.resolver, parts.dry_resolver, parts.callouts, parts.turns)
         self._clients = ClientAddresses()
         self._desk = RecipientDesk(
@@ -179,6 +189,16 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             self._tell(request, request.recipients, response.verdict, fields)
         response.header_fields.extend(fields)
         return response
+
+    async def Judge(
+        self, requests: AsyncIterator[pb.JudgeRequest], context: _Context
+    ) -> AsyncGenerator[pb.JudgeResponse, None]:
+        """The two questions above, many of them over one stream."""
+        conversation = Conversation(self._asked)
+        self._guard.ends_by(conversation.stop)
+        async with aclosing(conversation.responses(requests)) as responses:
+            async for response in responses:
+                yield response
 
     async def ExplainMessage(
         self, request: pb.ExplainMessageRequest, context: _Context

@@ -34,6 +34,7 @@ SERVICES = {
 HOLDS = {
     "CheckEnvelope": ('"action": "ACTION_ACCEPT"', '"check": "spf_mismatch", "result": "pass"'),
     "CheckMessage": ('"check": "dkim_missing"', '"name": "Authentication-Results"'),
+    "Judge": ('"number": "1"', '"action": "ACTION_ACCEPT"'),
     "ExplainMessage": ('"sender": "ann@example.org"', '"check": "helo_mismatch"'),
     "ReplayVerdicts": ('"replayed": ',),
     "GetStatus": ("{ }",),

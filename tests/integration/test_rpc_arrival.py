@@ -47,7 +47,7 @@ def bearing(token: str) -> tuple[tuple[str, str], ...]:
 
 
 def arriving(running: Serving) -> int:
-    return running.server._guard._arrival._taken
+    return running.server.guard._arrival._taken
 
 
 @asynccontextmanager

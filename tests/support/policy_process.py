@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -190,6 +191,10 @@ class PolicyProcess:
                 raise RuntimeError(f"the policy service did not start:\n{self.log()}")
             time.sleep(0.05)
         return self
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
 
     def stop(self) -> None:
         """End it in order; SIGKILL if that takes too long."""

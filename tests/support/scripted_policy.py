@@ -28,6 +28,8 @@ from gatepost.policy.v1.policy_pb2 import (
     CheckEnvelopeResponse,
     CheckMessageRequest,
     CheckMessageResponse,
+    JudgeRequest,
+    JudgeResponse,
     RecipientAnswer,
 )
 from gatepost.policy.v1.policy_pb2_grpc import (
@@ -35,6 +37,8 @@ from gatepost.policy.v1.policy_pb2_grpc import (
     add_PolicyServiceServicer_to_server,
 )
 from gatepost.policy.v1.verdict_pb2 import Action, CheckResult, HeaderField, Reply, Verdict
+from services.common.rpc.errors import RpcFailure
+from services.policy.conversation import Conversation
 
 LOCAL_DOMAINS = frozenset({"example.test", "example.org"})
 PASSWORD = "secret"
@@ -45,6 +49,14 @@ def refusal(code: int, enhanced: str, text: str) -> Verdict:
     action = Action.ACTION_REFUSE if code >= 500 else Action.ACTION_DEFER
     reply = Reply(code=code, enhanced_code=enhanced, text=text)
     return Verdict(action=action, reply=reply, decisive_check="scripted")
+
+
+class _Question:
+    """Stands in for the context of a call where a question came over a stream."""
+
+    async def abort(self, code: grpc.StatusCode, text: str) -> None:
+        """End this question with a status."""
+        raise RpcFailure(code, text, reason="SCRIPTED")
 
 
 @dataclass
@@ -61,6 +73,11 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer, HealthServ
     delay_s: float = 0.0
     hangs: bool = False
     """Whether the whole process is silent, its health included."""
+    streams: bool = True
+    """Whether it takes questions over streams."""
+    streams_opened: int = 0
+    given_up: int = 0
+    """Questions that nobody waited for any more."""
     envelopes: list[CheckEnvelopeRequest] = field(default_factory=list)
     messages: list[CheckMessageRequest] = field(default_factory=list)
     logins: list[AuthenticateRequest] = field(default_factory=list)
@@ -108,6 +125,31 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer, HealthServ
         await self._perhaps_fail(context)
         return CheckMessageResponse(verdict=self.message, header_fields=self.header_fields)
 
+    async def Judge(
+        self,
+        requests: AsyncIterator[JudgeRequest],
+        context: grpc.aio.ServicerContext[JudgeRequest, JudgeResponse],
+    ) -> AsyncIterator[JudgeResponse]:
+        """The two above, over a stream."""
+        if not self.streams:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
+        self.streams_opened += 1
+        answer = {"envelope": self._asked("CheckEnvelope"), "message": self._asked("CheckMessage")}
+        async for response in Conversation(answer).responses(self._read(requests)):
+            yield response
+
+    async def _read(self, requests: AsyncIterator[JudgeRequest]) -> AsyncIterator[JudgeRequest]:
+        async for request in requests:
+            if self.hangs:
+                await asyncio.Event().wait()
+            yield request
+
+    def _asked(self, method: str) -> Any:
+        async def answer(request: Any, _: object) -> Any:
+            return await getattr(self, method)(request, _Question())
+
+        return answer
+
     async def Authenticate(
         self,
         request: AuthenticateRequest,
@@ -130,8 +172,11 @@ class ScriptedPolicy(PolicyServiceServicer, DirectoryServiceServicer, HealthServ
     async def _perhaps_fail(self, context: Any) -> None:
         if self.hangs:
             await asyncio.Event().wait()
-        if self.delay_s:
+        try:
             await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
         if self.failure is not None:
             await context.abort(self.failure, "as the test wishes")
 

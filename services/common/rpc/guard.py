@@ -152,14 +152,39 @@ class Guard(grpc.aio.ServerInterceptor):
             waiting=limits.open_unary + limits.open_streams,
         )
         self._wrapped: dict[str, Handler] = {}
-        self._streaming: set[asyncio.Task[Any]] = set()
+        self._streaming: dict[asyncio.Task[Any] | None, Callable[[], object]] = {}
+        """How each stream is told to end."""
         self._stopping = False
 
     def end_streams(self) -> None:
         """End all streams, now and in future, with UNAVAILABLE; clients go to another replica."""
         self._stopping = True
-        for task in self._streaming:
-            task.cancel()
+        for stop in list(self._streaming.values()):
+            stop()
+
+    def ends_by(self, stop: Callable[[], object]) -> None:
+        """Have `stop` called in the place of ending this stream, which then ends by itself."""
+        self._streaming[asyncio.current_task()] = stop
+
+    def asked(self, method: str, behavior: Answer) -> Answer:
+        """`behavior` for a question within a stream, which was admitted: with a place of its own,
+        counted as a call of `method`. Raises `RpcFailure` alone."""
+        record = _Record(method)
+
+        async def answer(request: Any, context: Any) -> Any:
+            started, code = perf_counter(), "OK"
+            try:
+                with self._unary:
+                    return await behavior(request, context)
+            except BaseException as error:
+                code, failure = self._judge(method, error, context)
+                if failure is None or failure is error:
+                    raise
+                raise failure from error
+            finally:
+                record.count_timed(code, perf_counter() - started)
+
+        return answer
 
     async def intercept_service(
         self,
@@ -253,7 +278,7 @@ class Guard(grpc.aio.ServerInterceptor):
         task = asyncio.current_task()
         if task is None or self._stopping:
             raise _stopping()
-        self._streaming.add(task)
+        self._streaming[task] = task.cancel
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline, aclosing(behavior(request, context)) as responses:
@@ -265,7 +290,7 @@ class Guard(grpc.aio.ServerInterceptor):
             text = f"a stream without a token ends after {seconds} s"
             raise deadline_exceeded(text, reason="SERVER_DEADLINE") from None
         finally:
-            self._streaming.discard(task)
+            self._streaming.pop(task, None)
 
     def _judge(
         self, method: str, error: BaseException, context: Context

@@ -58,9 +58,9 @@ class RpcServer:
         self._limits = limits or Limits()
         self._access = access
         self._names: list[str] = []
-        self._guard = Guard(access, self._limits)
+        self.guard = Guard(access, self._limits)
         self._server = grpc.aio.server(
-            interceptors=(self._guard,),
+            interceptors=(self.guard,),
             options=_options(self._limits),
             # The guard's budgets answer first and are counted; this is the net below them.
             maximum_concurrent_rpcs=2 * self._limits.calls,
@@ -106,7 +106,7 @@ class RpcServer:
 
     async def stop(self) -> None:
         """Take no more calls, end streams, and wait `stop_grace` seconds for calls under way."""
-        self._guard.end_streams()
+        self.guard.end_streams()
         await self._server.stop(self._limits.stop_grace)
 
 

@@ -356,6 +356,176 @@ class CheckMessageResponse(_message.Message):
 Global___CheckMessageResponse: _TypeAlias = CheckMessageResponse  # noqa: Y015
 
 @_typing.final
+class Question(_message.Message):
+    """Question is one call of CheckEnvelope or CheckMessage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Chosen by the client, and not in use by another question of this stream. The answer repeats it."""
+    timeout_ms: _builtins.int
+    """How long the client waits for the answer, in milliseconds. 0: no longer than policy.check_timeout."""
+    @_builtins.property
+    def envelope(self) -> Global___CheckEnvelopeRequest:
+        """As CheckEnvelope takes it."""
+
+    @_builtins.property
+    def message(self) -> Global___CheckMessageRequest:
+        """As CheckMessage takes it."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+        envelope: Global___CheckEnvelopeRequest | None = ...,
+        message: Global___CheckMessageRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "message", b"message", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "message", b"message", "number", b"number", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["envelope", "message"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___Question: _TypeAlias = Question  # noqa: Y015
+
+@_typing.final
+class JudgeRequest(_message.Message):
+    """JudgeRequest brings questions. One without any asks for a sign of life: an empty JudgeResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Question]:
+        """At most 64."""
+
+    @_builtins.property
+    def withdrawn(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of questions that need no answer any more. They get none, unless it is under way."""
+
+    def __init__(
+        self,
+        *,
+        questions: _abc.Iterable[Global___Question] | None = ...,
+        withdrawn: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["questions", b"questions", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeRequest: _TypeAlias = JudgeRequest  # noqa: Y015
+
+@_typing.final
+class QuestionFailure(_message.Message):
+    """QuestionFailure is what would be the status of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The canonical code of gRPC, for example 3 for INVALID_ARGUMENT."""
+    text: _builtins.str
+    """A text for people."""
+    reason: _builtins.str
+    """A word for programs, for example "SERVER_BUSY"."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        text: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "reason", b"reason", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuestionFailure: _TypeAlias = QuestionFailure  # noqa: Y015
+
+@_typing.final
+class QuestionAnswer(_message.Message):
+    """QuestionAnswer answers a Question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The question's number."""
+    @_builtins.property
+    def envelope(self) -> Global___CheckEnvelopeResponse:
+        """What CheckEnvelope would return."""
+
+    @_builtins.property
+    def message(self) -> Global___CheckMessageResponse:
+        """What CheckMessage would return."""
+
+    @_builtins.property
+    def failure(self) -> Global___QuestionFailure:
+        """The status that the call would have ended with."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        envelope: Global___CheckEnvelopeResponse | None = ...,
+        message: Global___CheckMessageResponse | None = ...,
+        failure: Global___QuestionFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "failure", b"failure", "message", b"message", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "failure", b"failure", "message", b"message", "number", b"number", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["envelope", "message", "failure"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___QuestionAnswer: _TypeAlias = QuestionAnswer  # noqa: Y015
+
+@_typing.final
+class JudgeResponse(_message.Message):
+    """JudgeResponse brings answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    closing: _builtins.bool
+    """True: this replica is about to stop. What was asked is answered; ask other questions elsewhere."""
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuestionAnswer]:
+        """As many as were ready."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___QuestionAnswer] | None = ...,
+        closing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "closing", b"closing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeResponse: _TypeAlias = JudgeResponse  # noqa: Y015
+
+@_typing.final
 class ExplainMessageRequest(_message.Message):
     """ExplainMessageRequest names a real mail."""
 

@@ -46,6 +46,11 @@ class PolicyServiceStub:
                 request_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.CheckMessageRequest.SerializeToString,
                 response_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.CheckMessageResponse.FromString,
                 _registered_method=True)
+        self.Judge = channel.stream_stream(
+                '/gatepost.policy.v1.PolicyService/Judge',
+                request_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.JudgeRequest.SerializeToString,
+                response_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.JudgeResponse.FromString,
+                _registered_method=True)
         self.ExplainMessage = channel.unary_unary(
                 '/gatepost.policy.v1.PolicyService/ExplainMessage',
                 request_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.ExplainMessageRequest.SerializeToString,
@@ -78,6 +83,14 @@ class PolicyServiceServicer:
 
     def CheckMessage(self, request, context):
         """CheckMessage judges a whole mail, by its header block and body digests or by its content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Judge(self, request_iterator, context):
+        """Judge takes the questions of the two methods above over one stream, for whoever asks all the time, as the
+        ingress does: a call costs more than most verdicts. Answers come as they are found, in any order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +130,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.CheckMessage,
                     request_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.CheckMessageRequest.FromString,
                     response_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.CheckMessageResponse.SerializeToString,
+            ),
+            'Judge': grpc.stream_stream_rpc_method_handler(
+                    servicer.Judge,
+                    request_deserializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.JudgeRequest.FromString,
+                    response_serializer=gatepost_dot_policy_dot_v1_dot_policy__pb2.JudgeResponse.SerializeToString,
             ),
             'ExplainMessage': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainMessage,
@@ -190,6 +208,33 @@ class PolicyService:
             '/gatepost.policy.v1.PolicyService/CheckMessage',
             gatepost_dot_policy_dot_v1_dot_policy__pb2.CheckMessageRequest.SerializeToString,
             gatepost_dot_policy_dot_v1_dot_policy__pb2.CheckMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Judge(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gatepost.policy.v1.PolicyService/Judge',
+            gatepost_dot_policy_dot_v1_dot_policy__pb2.JudgeRequest.SerializeToString,
+            gatepost_dot_policy_dot_v1_dot_policy__pb2.JudgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

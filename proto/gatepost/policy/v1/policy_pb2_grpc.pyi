@@ -41,6 +41,10 @@ class PolicyServiceStub:
     """
     CheckMessage: _grpc.UnaryUnaryMultiCallable[_policy_pb2.CheckMessageRequest, _policy_pb2.CheckMessageResponse]
     """CheckMessage judges a whole mail, by its header block and body digests or by its content."""
+    Judge: _grpc.StreamStreamMultiCallable[_policy_pb2.JudgeRequest, _policy_pb2.JudgeResponse]
+    """Judge takes the questions of the two methods above over one stream, for whoever asks all the time, as the
+    ingress does: a call costs more than most verdicts. Answers come as they are found, in any order.
+    """
     ExplainMessage: _grpc.UnaryUnaryMultiCallable[_policy_pb2.ExplainMessageRequest, _policy_pb2.ExplainMessageResponse]
     """ExplainMessage tells the stored verdict behind a real mail, evidence included."""
     ReplayVerdicts: _grpc.UnaryUnaryMultiCallable[_policy_pb2.ReplayVerdictsRequest, _policy_pb2.ReplayVerdictsResponse]
@@ -63,6 +67,10 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """
     CheckMessage: _aio.UnaryUnaryMultiCallable[_policy_pb2.CheckMessageRequest, _policy_pb2.CheckMessageResponse]  # type: ignore[assignment]
     """CheckMessage judges a whole mail, by its header block and body digests or by its content."""
+    Judge: _aio.StreamStreamMultiCallable[_policy_pb2.JudgeRequest, _policy_pb2.JudgeResponse]  # type: ignore[assignment]
+    """Judge takes the questions of the two methods above over one stream, for whoever asks all the time, as the
+    ingress does: a call costs more than most verdicts. Answers come as they are found, in any order.
+    """
     ExplainMessage: _aio.UnaryUnaryMultiCallable[_policy_pb2.ExplainMessageRequest, _policy_pb2.ExplainMessageResponse]  # type: ignore[assignment]
     """ExplainMessage tells the stored verdict behind a real mail, evidence included."""
     ReplayVerdicts: _aio.UnaryUnaryMultiCallable[_policy_pb2.ReplayVerdictsRequest, _policy_pb2.ReplayVerdictsResponse]  # type: ignore[assignment]
@@ -94,6 +102,16 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_pb2.CheckMessageResponse, _abc.Awaitable[_policy_pb2.CheckMessageResponse]]:
         """CheckMessage judges a whole mail, by its header block and body digests or by its content."""
+
+    @_abc_1.abstractmethod
+    def Judge(
+        self,
+        request_iterator: _MaybeAsyncIterator[_policy_pb2.JudgeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_policy_pb2.JudgeResponse], _abc.AsyncIterator[_policy_pb2.JudgeResponse]]:
+        """Judge takes the questions of the two methods above over one stream, for whoever asks all the time, as the
+        ingress does: a call costs more than most verdicts. Answers come as they are found, in any order.
+        """
 
     @_abc_1.abstractmethod
     def ExplainMessage(

@@ -4,7 +4,8 @@ Records are handed out in the order of the stream. When very many retries come d
 server was away for an hour, everything was answered 451), fresh mail stands behind them, and an
 attempt costs several times what putting a record back costs. So while records wait for long until
 they are handed out, retries have a part of the places only, and those beyond are put back for about
-as long as the others take.
+as long as the others take. How long that is shows by how many had their turn just now: a guess that
+is too long leaves mail waiting when there is nothing else to do.
 
 Pure; the time is passed in. One per process.
 """
@@ -33,6 +34,9 @@ STORE_S: Final = 1.0
 """How much of the time that a record is in hand may be the queue's own. More is an outage of NATS:
 it says nothing of how long the next ones will take, and they are not to wait for as long."""
 
+WINDOW_S: Final = 2.0
+"""Attempts are counted for so long to see how many end in a second."""
+
 _SMOOTHING: Final = 0.1
 _FIRST_ATTEMPT_S: Final = 0.5
 """What an attempt is taken to last before one has ended."""
@@ -50,6 +54,11 @@ class Precedence:
         self._clock = clock
         self._active = 0
         self._attempt_s = _FIRST_ATTEMPT_S
+        self._ended_rate = 0.0
+        """In a second. More than the places let through: whoever is not late needs none."""
+        self._ended = 0
+        """Since `_counted_from`."""
+        self._counted_from = 0.0
         self._turns = 0.0
         """How many were put back, less those whose turn has come since `_turns_at`."""
         self._turns_at = 0.0
@@ -59,10 +68,13 @@ class Precedence:
 
         Otherwise for how many seconds it is to be put back.
         """
+        now = self._clock()
         if due_s <= BEHIND_S or self._active < PLACES:
+            if not self._active:
+                self._count_from(now)
             self._active += 1
             return None
-        now, rate = self._clock(), PLACES / self._attempt_s
+        rate = max(PLACES / self._attempt_s, self._ended_rate)
         self._turns = max(0.0, self._turns - (now - self._turns_at) * rate) + 1
         self._turns_at = now
         wait_s = max(self._turns / rate, MIN_S)
@@ -72,7 +84,18 @@ class Precedence:
         return MAX_S / 2 + wait_s % (MAX_S / 2)
 
     def give(self, held_s: float, *, tried_s: float) -> None:
-        """A record is out of hand after so many seconds, of which the next hop took some."""
+        """A place was held for so many seconds, of which the next hop took some."""
         self._active -= 1
         seconds = min(held_s, tried_s + STORE_S)
         self._attempt_s += _SMOOTHING * (max(seconds, 0.001) - self._attempt_s)
+        self._ended += 1
+        now = self._clock()
+        counted_s = now - self._counted_from
+        if counted_s < WINDOW_S:
+            return
+        if seconds == held_s or counted_s < 2 * WINDOW_S:  # not for an outage that lay in between
+            self._ended_rate = self._ended / counted_s
+        self._count_from(now)
+
+    def _count_from(self, now: float) -> None:
+        self._ended, self._counted_from = 0, now

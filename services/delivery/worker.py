@@ -184,11 +184,11 @@ class Worker:
         if wait_s is not None:
             await self._put_back(hand, timedelta(seconds=wait_s), BEHIND, reason="behind")
             return
-        tried_s = 0.0
+        taken, tried_s = time.monotonic(), 0.0
         try:
             tried_s = await self._take_turn(hand)
         finally:
-            self._precedence.give(hand.held_s, tried_s=tried_s)
+            self._precedence.give(time.monotonic() - taken, tried_s=tried_s)
 
     async def _take_turn(self, hand: Hand) -> float:
         """Have a turn at the next hop and use it, or put the record back until it comes.

@@ -96,6 +96,34 @@ def test_an_outage_of_the_queue_does_not_make_them_wait_for_longer() -> None:
     assert waits[0] == pytest.approx(waits[1], rel=0.05)
 
 
+def busy(made: Precedence, clock: Clock) -> None:
+    """400 that are not late are at work at a time, for half a second each."""
+    for _ in range(400):
+        made.take(0)
+    for _ in range(4000):
+        clock.advance(1 / 800)
+        made.give(0.5, tried_s=0.05)
+        made.take(0)
+
+
+def test_the_others_wait_for_as_long_as_it_takes_by_how_many_have_their_turn() -> None:
+    made, clock = precedence()
+    busy(made, clock)
+    waits = [made.take(LATE) or 0 for _ in range(4000)]
+    assert waits[-1] == pytest.approx(4000 / 800, rel=0.05)
+
+
+def test_after_an_outage_of_the_queue_they_wait_for_no_longer_than_before() -> None:
+    made, clock = precedence()
+    busy(made, clock)
+    clock.advance(20.0)
+    for _ in range(400):
+        made.give(20.0, tried_s=0.05)
+        made.take(0)
+    waits = [made.take(LATE) or 0 for _ in range(4000)]
+    assert waits[-1] == pytest.approx(4000 / 800, rel=0.05)
+
+
 def test_those_who_were_put_back_have_had_their_turn_later() -> None:
     made, clock = precedence()
     for _ in range(PLACES):

@@ -133,6 +133,8 @@ class Operations:
             record = read_record(dead.data, key)
         except ValueError as error:
             raise NotPossible(f"it still cannot be read: {error}") from error
+        if not record.HasField("due_time"):
+            record.due_time.FromDatetime(self._now())  # not as old as the record in the queue
         await self._publish_ready(record)
         await self._store.delete(DEAD_STREAM, sequence)
         return key

@@ -21,7 +21,14 @@ from prometheus_client import Counter
 
 from services.common.jetstream import Conflict, JetStream
 from services.common.log import WARNING, event
-from services.common.queue.subjects import DELIVERY_CONSUMER, QUEUE_STREAM, State, record_filter
+from services.common.queue.record import read_record, ready
+from services.common.queue.subjects import (
+    DELIVERY_CONSUMER,
+    QUEUE_STREAM,
+    State,
+    parse_record_subject,
+    record_filter,
+)
 from services.common.store import Outgoing, Stored
 
 PAGE: Final = 100
@@ -58,7 +65,7 @@ async def rescue(
         if old:
             await asyncio.sleep(look_again_s)
         for stored in old:
-            count += await _made_due(store, stored)
+            count += await _made_due(store, stored, now)
     return count
 
 
@@ -70,13 +77,11 @@ async def _page(store: JetStream, *, after: int, floor: int) -> list[Stored]:
     return [stored for stored in page if stored.sequence <= floor]
 
 
-async def _made_due(store: JetStream, stored: Stored) -> bool:
+async def _made_due(store: JetStream, stored: Stored, now: datetime) -> bool:
     if await store.at(QUEUE_STREAM, stored.sequence) is None:
         return False
     try:
-        await store.publish(
-            Outgoing(stored.subject, stored.data), expected_last_sequence=stored.sequence
-        )
+        await store.publish(_anew(stored, now), expected_last_sequence=stored.sequence)
     except Conflict:
         # A newer state is due, and it counts.
         await store.delete(QUEUE_STREAM, stored.sequence)
@@ -85,3 +90,15 @@ async def _made_due(store: JetStream, stored: Stored) -> bool:
     STRANDED.inc()
     event(_log, WARNING, "stranded record made due", subject=stored.subject)
     return True
+
+
+def _anew(stored: Stored, now: datetime) -> Outgoing:
+    """The record with a due time: it is younger in the queue than its mail is."""
+    try:
+        _, key = parse_record_subject(stored.subject)
+        record = read_record(stored.data, key)
+    except ValueError:
+        return Outgoing(stored.subject, stored.data)  # it is set aside when it is handed out
+    if not record.HasField("due_time"):
+        record.due_time.FromDatetime(now)
+    return ready(record)

@@ -52,6 +52,10 @@ FRESH_S: Final = 1.0
 """A record that was handed out this soon after it was stored cannot have been in hand before: a
 server that forgot so in a crash takes longer to come back."""
 
+CLOCK_ERROR: Final = timedelta(minutes=1)
+"""A record that was stored longer than this after its mail was accepted, or before, tells that the
+clock of ingress is wrong. Storing takes seconds."""
+
 LACKING_PAUSE: Final = timedelta(seconds=15)
 """How long mail waits for `keys`, which is down or misconfigured, or for the store of policies; no
 attempt is counted. A restart takes some seconds."""
@@ -164,6 +168,7 @@ class Worker:
             event(_log, INFO, "record superseded", destination=key.destination)
             await self._ledger.remove(delivery)
             return
+        _correct_accept_time(record, delivery.time)
         route = route_of(self._source.current, key.destination, submitting_domain(record))
         decided = await self._suppressions.results(record, route)
         hand = Hand(delivery, key, record, Content(self._store, record), route, decided, since)
@@ -322,3 +327,13 @@ class Worker:
         PARKED.labels(reason).inc()
         due = self._now() + wait
         await self._ledger.defer(hand.delivery, hand.record, due, held_s=hand.held_s)
+
+
+def _correct_accept_time(record: QueuedMessage, stored: datetime) -> None:
+    """A mail is as old as the server says: by a wrong clock of ingress it would be given up early.
+
+    Only a record as ingress wrote it was stored when its mail was accepted.
+    """
+    is_as_written = not record.attempts and not record.HasField("due_time")
+    if is_as_written and abs(stored - accept_time(record)) > CLOCK_ERROR:
+        record.accept_time.FromDatetime(stored)

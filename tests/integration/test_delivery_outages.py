@@ -24,6 +24,7 @@ from tests.support.delivery import (
     connected_store,
     contents,
     local_and_far,
+    mail,
     until,
     wait_queued,
 )
@@ -97,6 +98,23 @@ async def test_a_clock_that_jumps_ends_no_mail_and_brings_no_retry_forward(
             await wait_queued(store, seconds=30)
             collect(ledger, peer.mails)
     assert ledger.problems(duplicates_allowed=0) == []
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["ahead", "back"])
+async def test_mail_is_as_old_as_the_server_says_whatever_clock_ingress_has(
+    store: JetStream, tmp_path: Path, jump: timedelta
+) -> None:
+    """By the time that ingress wrote, a mail would be given up at once, or an hour late."""
+    async with SmtpPeer(rcpt="451 4.3.0 not now") as peer:
+        config = local_and_far(peer, tmp_path) | {"delivery": {"retry": {"max_age": "30m"}}}
+        async with Delivery(store, config):
+            accepted = datetime.now(UTC)
+            record = mail(f"you@{FAR}")
+            record.accept_time.FromDatetime(accepted + jump)
+            await submit_all(store, [record])
+            (waiting,) = await wait_queued(store, State.DEFERRED, seconds=30)
+    assert waiting.attempts == 1
+    assert abs(waiting.accept_time.ToDatetime(tzinfo=UTC) - accepted) < HOUR / 2
 
 
 def _jumped(by: timedelta) -> type[datetime]:

@@ -43,6 +43,9 @@ async def test_stranded_records_are_delivered(store: JetStream, stranded: int) -
     assert await rescue(store, later(), look_again_s=0) == 2
     due = await store.page(QUEUE_STREAM, "queue.>", after_sequence=0, count=10)
     assert [each.sequence > stranded for each in due] == [True, True]
+    # Not as ingress wrote them: they are older than the messages that hold them now.
+    records = await wait_queued(store, State.READY, State.READY)
+    assert all(record.HasField("due_time") for record in records)
     async with SmtpPeer() as peer, Delivery(store, relay(peer)):
         await wait_queued(store)
     assert len(peer.mails) == 2

@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,6 @@ from gatepost.queue.v1 import queue_pb2 as pb
 from gatepost.queue.v1.queue_pb2_grpc import QueueServiceStub
 from gatepost.queue.v1.record_pb2 import ContentReference, QueuedMessage
 from services.common.jetstream import JetStream, NatsSettings
-from services.common.queue.record import deferred
 from services.common.queue.subjects import DEFERRED_COUNTER, DELIVERY_CONSUMER, QUEUE_STREAM
 from services.common.rpc.client import channel
 from services.common.rpc.tokens import TokenFile
@@ -38,8 +37,8 @@ from tests.support.delivery_process import DeliveryProcess
 from tests.support.nats_server import NatsServer
 from tests.support.programs import extend_search_path
 from tests.support.smtp_peer import SmtpPeer
+from tests.support.waiting import have_wait, memory_environment, memory_mib, peak_mib
 
-BATCH: Final = 500
 DESTINATIONS: Final = 100
 FRESH: Final = 500
 ROUNDS: Final = 12
@@ -47,10 +46,6 @@ IDLE_S: Final = 10.0
 ASKED: Final = 30
 FIRING_S: Final = 60.0
 """For how long fresh mail is watched while the past due ones fire."""
-
-BASE_MIB: Final = 512
-KIB_EACH: Final = 4
-"""What helm/gatepost/templates/_nats.tpl gives the server."""
 
 WAIT_S: Final = 600.0
 
@@ -86,8 +81,7 @@ class Side:
         return used / FRESH * 1e6
 
 
-def _records(count: int) -> list[QueuedMessage]:
-    made = []
+def _records(count: int) -> Iterator[QueuedMessage]:
     for number in range(count):
         record = mail(f"you@d{number % DESTINATIONS}.test")
         record.content_reference.CopyFrom(
@@ -95,16 +89,13 @@ def _records(count: int) -> list[QueuedMessage]:
         )
         record.attempts = 1
         record.wait_reason = "mx.example.net[192.0.2.1]:25: 451 4.3.0 Try again later, please"
-        made.append(record)
-    return made
+        yield record
 
 
 async def _wait_all(store: JetStream, count: int, due: timedelta) -> None:
     """Put so many records into the queue, due after this."""
     when = datetime.now(UTC) + due
-    for start in range(0, count, BATCH):
-        records = _records(min(BATCH, count - start))
-        await store.publish_batch([deferred(record, when) for record in records], timeout_s=30)
+    await have_wait(store, _records(count), when)
 
 
 async def _milliseconds(
@@ -131,14 +122,6 @@ def cpu_seconds(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def peak_mib(pid: int) -> float:
-    """The most memory that a process has had, in MiB."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("the kernel tells no VmHWM")
-
-
 def say(what: str, figure: str) -> None:
     """A line of the table."""
     sys.stdout.write(f"{what:<58} {figure:>20}\n")
@@ -147,28 +130,28 @@ def say(what: str, figure: str) -> None:
 
 async def run(folder: Path, count: int) -> None:
     """Measure and print."""
-    limit_mib = BASE_MIB + count * KIB_EACH // 1024
-    os.environ["GOMEMLIMIT"] = f"{limit_mib * 9 // 10}MiB"
     async with SmtpPeer() as free, SmtpPeer(rcpt="451 4.3.0 not now") as busy:
         relay = {f"d{n}.test": f"smtp:127.0.0.1:{busy.port}" for n in range(DESTINATIONS)}
         relay["free.test"] = f"smtp:127.0.0.1:{free.port}"
         config = {"domains": {"relay": relay}, "delivery": {"retry": {"interval": "1h"}}}
         async with AsyncExitStack() as stack:
-            full_nats = await _started(stack, folder / "full")
+            memory = memory_environment(count)
+            full_nats = await _started(stack, folder / "full", memory)
             async with AsyncExitStack() as both:
-                empty = await _opened(both, await _started(both, folder / "empty"), config)
+                empty = await _opened(both, await _started(both, folder / "empty", memory), config)
                 full = await _opened(both, full_nats, config)
                 await _wait_all(full.store, count, timedelta(hours=1))
                 say("records that wait", f"{await _state(full.store, DEFERRED_COUNTER):,}")
                 await _looks(full)
                 await _compare(empty, full, free)
             await _past_due(full_nats, folder / "again", config, free, count)
-            say("nats-server, most memory", f"{peak_mib(full_nats.pid):.0f} of {limit_mib} MiB")
+            peak = f"{peak_mib(full_nats.pid):.0f} of {memory_mib(count)} MiB"
+            say("nats-server, most memory", peak)
             say("load average", " ".join(f"{load:.1f}" for load in os.getloadavg()))
 
 
-async def _started(stack: AsyncExitStack, folder: Path) -> NatsServer:
-    nats = NatsServer(folder, storage="4GB")
+async def _started(stack: AsyncExitStack, folder: Path, memory: Mapping[str, str]) -> NatsServer:
+    nats = NatsServer(folder, storage="4GB", environment=memory)
     stack.callback(nats.close)
     nats.start()
     return nats

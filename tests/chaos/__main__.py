@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from tests.chaos import faults
 from tests.chaos.report import table
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def names() -> set[str]:
     """The faults."""
-    every = (*faults.ONE_NODE, *faults.THREE_NODES, faults.full_storage)
+    every = (*faults.ONE_NODE, *faults.APART, *faults.THREE_NODES)
     return {fault.__name__ for fault in every}
 
 
@@ -67,12 +68,16 @@ class _Run:
 
     def rows(self) -> list[Row]:
         """Run all."""
-        rows = [*self._in(World(self._random, self._sessions), faults.ONE_NODE)]
-        world = World(self._random, self._sessions, storage=SMALL_STORAGE)
-        rows += self._in(world, [faults.full_storage])
-        world = World(self._random, self._sessions, nodes=3)
-        rows += self._in(world, faults.THREE_NODES)
+        rows = [*self._in(self._world(), faults.ONE_NODE)]
+        rows += self._in(self._world(storage=SMALL_STORAGE), [faults.full_storage])
+        rows += self._in(self._world(has_clocks=True), [faults.jumping_clock])
+        waiting = faults.overdue_mails(self._share)
+        rows += self._in(self._world(waiting=waiting), [faults.overdue_mail])
+        rows += self._in(self._world(nodes=3), faults.THREE_NODES)
         return rows
+
+    def _world(self, **fields: Any) -> World:
+        return World(self._random, self._sessions, **fields)
 
     def _in(self, world: World, possible: Sequence[faults.Fault]) -> Iterator[Row]:
         chosen = [fault for fault in possible if fault.__name__ in self._chosen]

@@ -7,18 +7,32 @@ report. What it notices beside the books goes to `world.notes`, what must not be
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 
 from services.common.failpoint import Failpoint
 from tests.chaos.garbage import publish_garbage
+from tests.chaos.pile import pile_up
 from tests.chaos.receiver import Mood
+from tests.chaos.steps import (
+    TOLD_WITHIN_S,
+    dead,
+    delivered_after,
+    flood,
+    flows_again_after,
+    fresh_after,
+    refused_for_room,
+    replace,
+    seconds_to_deliver,
+    until,
+)
 from tests.chaos.world import DOMAINS, PROCESSES, SENDER_DOMAIN, World
 from tests.support.installation import SERVICES
-from tests.support.load import Load, Parcel
 from tests.support.nats_cluster import NODES
+from tests.support.waiting import memory_mib, peak_mib
 
 INGRESS_POINTS = (
     Failpoint.AFTER_DATA,
@@ -40,9 +54,8 @@ PASSES = {Failpoint.AFTER_CONTENT: 2, Failpoint.AFTER_CONNECT: 2, Failpoint.AFTE
 
 Fault = Callable[[World, float], None]
 
-_BACK_WITHIN_S = 60.0
-_TOLD_WITHIN_S = 30.0
 _STRUCK_WITHIN_S = 240.0
+_HOUR_S = 3600
 
 
 def kills(world: World, seconds: float) -> None:
@@ -53,11 +66,11 @@ def kills(world: World, seconds: float) -> None:
         def kill() -> None:
             nonlocal longest
             world.kill(world.random.choice(PROCESSES))
-            longest = max(longest, _flows_again_after(world))
+            longest = max(longest, flows_again_after(world))
             time.sleep(world.random.uniform(0.0, 1.0))
 
-        _flows_again_after(world)
-        _until(seconds, kill)
+        flows_again_after(world)
+        until(seconds, kill)
     world.notes.append(f"mail again within {longest:.1f} s of each")
 
 
@@ -72,7 +85,7 @@ def restarts(world: World, seconds: float) -> None:
             time.sleep(0.5)
             world.back_after(name)
 
-        _until(seconds, restart)
+        until(seconds, restart)
     if world.ledger.unknown:
         world.complaints.append(f"{len(world.ledger.unknown)} mails were left without an answer")
 
@@ -101,7 +114,7 @@ def bad_next_hops(world: World, seconds: float) -> None:
                 world.receiver.moods[domain] = world.random.choice(moods)
             time.sleep(min(seconds / len(moods), 10))
 
-        _until(seconds, worsen)
+        until(seconds, worsen)
 
 
 def busy_world(world: World, seconds: float) -> None:
@@ -109,16 +122,16 @@ def busy_world(world: World, seconds: float) -> None:
     world.receiver.set_all(Mood.BUSY)
     world.receiver.moods[DOMAINS[0]] = Mood.KIND
     busy = [f"user@{domain}" for domain in DOMAINS[1:]]
-    _flood(world, busy, seconds * 0.7)
-    waited = _seconds_to_deliver(world, DOMAINS[0], seconds)
+    flood(world, busy, seconds * 0.7)
+    waited = seconds_to_deliver(world, DOMAINS[0], seconds)
     world.notes.append(f"fresh mail elsewhere took {waited:.1f} s")
 
 
 def slow_destination(world: World, seconds: float) -> None:
     """a destination takes five mails a second"""
     world.receiver.moods[DOMAINS[1]] = Mood.SLOW
-    _flood(world, [f"user@{DOMAINS[1]}"], seconds * 0.4)
-    waited = _seconds_to_deliver(world, DOMAINS[0], seconds)
+    flood(world, [f"user@{DOMAINS[1]}"], seconds * 0.4)
+    waited = seconds_to_deliver(world, DOMAINS[0], seconds)
     world.notes.append(f"100 others took {waited:.1f} s")
 
 
@@ -136,7 +149,7 @@ def failing_dns(world: World, seconds: float) -> None:
                 trouble.difference_update(names)
             time.sleep(seconds / 12)
 
-        _until(seconds, fail)
+        until(seconds, fail)
 
 
 def garbage_files(world: World, seconds: float) -> None:
@@ -148,12 +161,12 @@ def garbage_files(world: World, seconds: float) -> None:
 
         def spoil() -> None:
             for path, good in kept.items():
-                _replace(path, b"\0garbage: [")
+                replace(path, b"\0garbage: [")
                 time.sleep(seconds / 8)
-                _replace(path, good)
+                replace(path, good)
                 time.sleep(seconds / 16)
 
-        _until(seconds, spoil)
+        until(seconds, spoil)
     told = world.installation.metrics("ingress")
     if "gatepost_config_valid 1.0" not in told:
         world.complaints.append("the good configuration was not taken again")
@@ -164,8 +177,8 @@ def unreadable_records(world: World, seconds: float) -> None:
     with world.load(pause_s=0.1):
         planted = publish_garbage(world.installation)
         time.sleep(seconds)
-        deadline = time.monotonic() + _TOLD_WITHIN_S
-        while (found := _dead(world)) < planted and time.monotonic() < deadline:
+        deadline = time.monotonic() + TOLD_WITHIN_S
+        while (found := dead(world)) < planted and time.monotonic() < deadline:
             time.sleep(0.5)
     world.notes.append(f"{found} of {planted} were set aside")
     if found < planted:
@@ -210,12 +223,12 @@ def full_storage(world: World, seconds: float) -> None:
     world.receiver.set_all(Mood.BUSY)
     with world.load():
         deadline = time.monotonic() + max(seconds, 60)
-        while _refused_for_room(world) < 20 and time.monotonic() < deadline:
+        while refused_for_room(world) < 20 and time.monotonic() < deadline:
             time.sleep(0.2)
-        world.notes.append(f"{_refused_for_room(world)} were told 452")
+        world.notes.append(f"{refused_for_room(world)} were told 452")
         world.receiver.set_all(Mood.KIND)
         time.sleep(seconds / 2)
-    if not _refused_for_room(world):
+    if not refused_for_room(world):
         world.complaints.append("storage never became full")
 
 
@@ -235,7 +248,7 @@ def lost_leaders(world: World, seconds: float) -> None:
                 cluster.start_node(number)
             time.sleep(world.random.uniform(3, 6))
 
-        _until(seconds, kill_leader)
+        until(seconds, kill_leader)
 
 
 def lost_majority(world: World, seconds: float) -> None:
@@ -255,9 +268,59 @@ def lost_majority(world: World, seconds: float) -> None:
             world.complaints.append("mail was accepted without a majority")
         for number in gone:
             cluster.start_node(number)
-        waited = _flows_again_after(world)
+        waited = flows_again_after(world)
         world.notes.append(f"mail again {waited:.1f} s after they came back")
         time.sleep(seconds / 4)
+
+
+def jumping_clock(world: World, seconds: float) -> None:
+    """the services' clock jumps by an hour"""
+    groups = itertools.cycle((SERVICES, *((name,) for name in SERVICES)))
+    turns = ((names, ahead_s) for names in groups for ahead_s in (_HOUR_S, -_HOUR_S))
+
+    def jump() -> None:
+        world.receiver.moods[DOMAINS[1]] = Mood.BUSY
+        world.clocks.jump(*next(turns))
+        time.sleep(seconds / 8)
+        # One that starts with a wrong clock, besides the one that runs while it becomes wrong.
+        world.signal("delivery", signal.SIGTERM)
+        time.sleep(seconds / 8)
+        world.receiver.moods[DOMAINS[1]] = Mood.KIND
+        waited = delivered_after(world)
+        world.notes.append(f"{waited:.1f} s")
+        world.clocks.jump(SERVICES, 0)
+
+    with world.load(pause_s=0.1):
+        until(seconds, jump)
+    world.notes = [f"what waited was delivered after {', '.join(world.notes)}"]
+
+
+def overdue_mail(world: World, seconds: float) -> None:
+    """NATS away while due times pass"""
+    server = world.server
+    assert server is not None
+    world.planted = overdue_mails(seconds)
+    with world.load(pause_s=0.1):
+        due = pile_up(world, world.planted)
+        server.kill()
+        world.kills += 1
+        time.sleep(max(0.0, (due - datetime.now(UTC)).total_seconds()) + 2)
+        server.start()
+        accepted = flows_again_after(world)
+        delivered = accepted + fresh_after(world)
+        time.sleep(seconds / 4)
+    world.notes.append(
+        f"{world.planted} came due; afterwards mail was accepted within {accepted:.1f} s, "
+        f"delivered within {delivered:.1f} s; nats-server took {peak_mib(server.pid):.0f} MiB at "
+        f"most, of {memory_mib(world.waiting)}"
+    )
+    if peak_mib(server.pid) > memory_mib(world.waiting):
+        world.complaints.append("nats-server took more memory than it is given")
+
+
+def overdue_mails(seconds: float) -> int:
+    """How many come due at once: 200,000 where there is time for them."""
+    return min(200_000, int(seconds * 500))
 
 
 ONE_NODE: tuple[Fault, ...] = (
@@ -272,81 +335,7 @@ ONE_NODE: tuple[Fault, ...] = (
     garbage_files,
     unreadable_records,
 )
+APART: tuple[Fault, ...] = (full_storage, jumping_clock, overdue_mail)
+"""Each needs an installation of its own kind."""
+
 THREE_NODES: tuple[Fault, ...] = (lost_leaders, lost_majority)
-
-
-# --- what the faults share ------------------------------------------------------------------------
-
-
-def _until(seconds: float, step: Callable[[], None]) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        step()
-
-
-def _flows_again_after(world: World) -> float:
-    """Seconds until mail is accepted, a session's worth of it."""
-    before, began = len(world.ledger.accepted), time.monotonic()
-    while len(world.ledger.accepted) < before + world.sessions:
-        if time.monotonic() - began > _BACK_WITHIN_S:
-            world.complaints.append(f"no mail was accepted for {_BACK_WITHIN_S:.0f} s")
-            break
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
-def _flood(world: World, recipients: list[str], seconds: float) -> None:
-    """As many mails for these as the sessions can send."""
-    sender = f"alice@{SENDER_DOMAIN}"
-    load = _load(world, "flood", 10**9, seconds)
-    load.parcel = lambda number: Parcel(sender, (recipients[number % len(recipients)],))
-    load.run()
-    world.notes.append(f"{len(world.ledger.accepted)} mails waited")
-
-
-def _seconds_to_deliver(world: World, domain: str, seconds: float) -> float:
-    """How long 100 mails for a healthy destination take, from the first one sent."""
-    before, began = len(world.ledger.arrived()), time.monotonic()
-    load = _load(world, "fresh", len(world.ledger.accepted) + 100, seconds + _TOLD_WITHIN_S)
-    load.parcel = lambda number: Parcel(f"alice@{SENDER_DOMAIN}", (f"user@{domain}",))
-    load.run()
-    fresh = {mail_id for mail_id in world.ledger.accepted if mail_id.startswith("fresh")}
-    deadline = time.monotonic() + _BACK_WITHIN_S
-    while time.monotonic() < deadline:
-        if fresh <= {mail_id for mail_id, _ in world.ledger.arrived()}:
-            break
-        time.sleep(0.02)
-    else:
-        world.complaints.append(
-            f"fresh mail waited behind other mail: {len(world.ledger.arrived()) - before} of 100"
-        )
-    return time.monotonic() - began
-
-
-def _load(world: World, name: str, wanted: int, seconds: float) -> Load:
-    return Load(
-        port=world.installation.ports["mx"],
-        ledger=world.ledger,
-        parcel=world.parcel,
-        helo=f"mail.{SENDER_DOMAIN}",
-        wanted=wanted,
-        sessions=world.sessions,
-        seconds=seconds,
-        name=name,
-    )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(content)
-    fresh.replace(path)
-
-
-def _refused_for_room(world: World) -> int:
-    return sum(code == 452 for code in list(world.ledger.refused.values()))
-
-
-def _dead(world: World) -> int:
-    name = "gatepost_delivery_set_aside_records_total "
-    lines = world.installation.metrics("delivery").splitlines()
-    return sum(int(float(line.removeprefix(name))) for line in lines if line.startswith(name))

@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -112,14 +113,18 @@ class Installation:
             },
         }
 
-    def start(self) -> None:
-        """Start, and return when everything is ready. Raises `RuntimeError` with the output."""
+    def start(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Start, and return when everything is ready. Raises `RuntimeError` with the output.
+
+        `environment` is added to ours.
+        """
         self._process = subprocess.Popen(
             [*GATEPOST, "up", "--config", str(self.config_file), "--data", str(self.data)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, **environment},
         )
         running = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, running))

@@ -7,11 +7,14 @@ port and the same store. `close` ends it for good. Every write is synced before 
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.support.ports import free_port
 from tests.support.programs import program
@@ -45,8 +48,16 @@ no_auth_user: gatepost
 class NatsServer:
     """One server process, by its folder. Not started by the constructor."""
 
-    def __init__(self, folder: Path, *, storage: str = "1GB", extra: str = "") -> None:
-        """`extra` is added to the configuration."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        storage: str = "1GB",
+        extra: str = "",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`extra` is added to the configuration, `environment` to ours."""
+        self._environment = environment
         self.port = free_port()
         self._folder = folder
         self._config = folder / "nats.conf"
@@ -86,6 +97,7 @@ class NatsServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **self._environment},
         )
         deadline = time.monotonic() + _START_DEADLINE_SECONDS
         while not self._is_ready():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -41,6 +42,8 @@ class Content:
         self._store = store
         self._record = record
         self._is_inline = record.WhichOneof("content") == "inline_content"
+        self.waited_s = 0.0
+        """For how long whoever read it had to wait for the store so far."""
 
     @property
     def size(self) -> int:
@@ -65,7 +68,7 @@ class Content:
         coming = asyncio.create_task(self._chunk(1))
         try:
             for number in range(1, reference.chunks + 1):
-                chunk = await coming
+                chunk = await self._awaited(coming)
                 if number < reference.chunks:
                     coming = asyncio.create_task(self._chunk(number + 1))
                 digests.append(chunk_digest(chunk))
@@ -78,6 +81,13 @@ class Content:
     async def whole(self) -> bytes:
         """All of it at once, for contents that are known to be small. Raises as `blocks` does."""
         return b"".join([block async for block in self.blocks()])
+
+    async def _awaited(self, coming: asyncio.Task[bytes]) -> bytes:
+        began = time.monotonic()
+        try:
+            return await coming
+        finally:
+            self.waited_s += time.monotonic() - began
 
     async def _chunk(self, number: int) -> bytes:
         subject = content_subject(self._record.content_reference.content_id, number)

@@ -246,6 +246,8 @@ class Worker:
             seconds = time.monotonic() - started
             ATTEMPT_SECONDS.labels(route.kind).observe(seconds)
             if not isinstance(route, LocalRoute):
+                # The time that the store took says nothing of the next hop.
+                seconds -= hand.content.waited_s
                 self._slots.give(route.key, seconds, failure=failure, deferred=deferred)
         return completed(attempt, hand.record, hand.decided)
 

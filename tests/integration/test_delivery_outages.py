@@ -6,13 +6,15 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common.jetstream import JetStream
 from services.common.queue.record import deferred, key_of
-from services.common.queue.subjects import QUEUE_STREAM, State
+from services.common.queue.subjects import CONTENT_STREAM, QUEUE_STREAM, State
+from services.common.store import Stored
 from services.delivery import server_clock
 from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
@@ -33,6 +35,7 @@ from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import SmtpPeer
 
 HOUR = timedelta(hours=1)
+DELAY_S = 1.0
 INTERVAL = timedelta(minutes=10)
 
 
@@ -69,6 +72,33 @@ async def test_what_came_due_while_the_server_was_away_is_delivered_once(tmp_pat
         await store.close()
     finally:
         nats.close()
+
+
+async def test_a_next_hop_is_not_slow_for_what_the_queue_takes(
+    store: JetStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that waits for its turn there would be put back for minutes."""
+    last, left = store.last, list[float]()
+
+    async def slow_last(stream: str, subject: str) -> Stored | None:
+        if stream == CONTENT_STREAM:
+            await asyncio.sleep(DELAY_S)
+        return await last(stream, subject)
+
+    async with SmtpPeer() as peer, Delivery(store, local_and_far(peer, tmp_path)) as delivery:
+        give, began = delivery.slots.give, time.monotonic()
+
+        def noted(key: str, seconds: float, **outcome: Any) -> None:
+            left.append(time.monotonic() - began - seconds)
+            give(key, seconds, **outcome)
+
+        monkeypatch.setattr(delivery.slots, "give", noted)
+        monkeypatch.setattr(store, "last", slow_last)
+        record = mail(f"you@{FAR}")
+        await move_to_stream(Batcher(store), record)
+        await submit_all(store, [record])
+        await wait_queued(store, seconds=30)
+    assert left[0] >= DELAY_S
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["ahead", "back"])

@@ -304,7 +304,10 @@ def overdue_mail(world: World, seconds: float) -> None:
         due = pile_up(world, world.planted)
         server.kill()
         world.kills += 1
-        time.sleep(max(0.0, (due - datetime.now(UTC)).total_seconds()) + 2)
+        left_s = (due - datetime.now(UTC)).total_seconds()
+        if left_s < 0:
+            world.complaints.append("they were due before NATS was away")
+        time.sleep(max(0.0, left_s) + 2)
         server.start()
         accepted = flows_again_after(world)
         delivered = accepted + fresh_after(world)

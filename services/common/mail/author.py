@@ -37,7 +37,7 @@ class FromProblem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Authors:
-    """All addresses that were found, in order, and the first problem."""
+    """All addresses that were found, in order, and the worst problem."""
 
     addresses: tuple[Mailbox, ...] = ()
     problem: FromProblem | None = None
@@ -48,20 +48,32 @@ class Authors:
         return self.addresses[0] if len(self.addresses) == 1 and not self.problem else None
 
 
+# Of what is malformed or too long not even the addresses are known.
+_WORST_FIRST = (
+    FromProblem.TOO_LONG,
+    FromProblem.MALFORMED,
+    FromProblem.REPEATED,
+    FromProblem.EMPTY,
+)
+
+
 def find_authors(values: Sequence[bytes]) -> Authors:
     """The authors named by the unfolded values of all From fields of a message. Never raises."""
     if not values:
         return Authors(problem=FromProblem.MISSING)
     found: list[Mailbox] = []
-    problem = FromProblem.REPEATED if len(values) > 1 else None
+    problems = {FromProblem.REPEATED} if len(values) > 1 else set()
     for value in values:
         parse = _parse_known if len(value) <= MAX_KNOWN_OCTETS else _parse_value
-        addresses, value_problem = parse(value)
+        addresses, problem = parse(value)
         found += addresses
-        problem = problem or value_problem
+        problems |= {problem} if problem else set()
     if len(found) > MAX_FROM_ADDRESSES:
-        return Authors(tuple(found[:MAX_FROM_ADDRESSES]), problem or FromProblem.TOO_LONG)
-    return Authors(tuple(found), problem or (None if found else FromProblem.EMPTY))
+        problems.add(FromProblem.TOO_LONG)
+    if not found:
+        problems.add(FromProblem.EMPTY)
+    worst = next((problem for problem in _WORST_FIRST if problem in problems), None)
+    return Authors(tuple(found[:MAX_FROM_ADDRESSES]), worst)
 
 
 def _parse_value(value: bytes) -> tuple[Sequence[Mailbox], FromProblem | None]:

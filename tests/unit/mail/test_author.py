@@ -149,6 +149,25 @@ def test_what_stood_before_a_mistake_is_known() -> None:
             ["a@b.example", "c@d.example"],
             FromProblem.REPEATED,
         ),
+        # A second field that hides an address is worse than one that shows it
+        (
+            b"From: a@b.example\r\nFrom: C <c@d.example\r\n",
+            ["a@b.example"],
+            FromProblem.MALFORMED,
+        ),
+        (
+            b"From: C <c@d.example\r\nFrom: a@b.example\r\n",
+            ["a@b.example"],
+            FromProblem.MALFORMED,
+        ),
+        (
+            b"From: oops\r\nFrom: " + b"x" * (MAX_FROM_OCTETS + 1) + b"\r\n",
+            [],
+            FromProblem.TOO_LONG,
+        ),
+        (b"From: a@b.example\r\nFrom:\r\n", ["a@b.example"], FromProblem.REPEATED),
+        (b"From: ;:\r\nFrom: <>\r\n", [], FromProblem.MALFORMED),
+        (b"From:\r\nFrom: (x)\r\n", [], FromProblem.REPEATED),
         (b"X-From: a@b.example\r\n", [], FromProblem.MISSING),
         (b"From: a@b.example\r\n\r\nFrom: c@d.example\r\n", ["a@b.example"], None),
     ],

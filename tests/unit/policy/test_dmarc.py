@@ -305,6 +305,8 @@ HONOUR = {"honour_published": True}
             None,
         ),
         ("From: ceo <ceo@bank.test", "permerror", Standing.OBJECTS, None),
+        ("From: a@other.test\nFrom: ceo <ceo@bank.test", "permerror", Standing.OBJECTS, None),
+        ("From: ceo <ceo@bank.test\nFrom: a@other.test", "permerror", Standing.OBJECTS, None),
     ],
 )
 async def test_findings(

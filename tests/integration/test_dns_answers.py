@@ -33,6 +33,9 @@ RECORDS: dict[Key, list[str]] = {
     ("null.test", "MX"): ["0 ."],
     ("large.test", "TXT"): [f"{number} " + "y" * 200 for number in range(30)],
     ("medium.test", "TXT"): ["y" * 1400],
+    ("hollow.test", "TXT"): ["v=spf1 -all"],
+    ("hollow.test", "A"): ["192.0.2.9"],
+    ("largehollow.test", "TXT"): [f"{number} " + "y" * 200 for number in range(30)],
     ("deep.below.test", "A"): ["192.0.2.3"],
     ("alias.test", "CNAME"): ["alias2.test"],
     ("alias2.test", "CNAME"): ["a.test"],
@@ -80,6 +83,7 @@ def server() -> Iterator[DnsServer]:
         no_tcp={"cutoff.test"},
         wrong_id={"otherid.test"},
         garbage={"garbage.test"},
+        hollow={"hollow.test", "largehollow.test"},
         forged={"forged.test"},
         referral={"referral.test"},
         bare_alias=BARE,
@@ -145,6 +149,7 @@ async def test_the_double_answers_as_the_resolver_does(
         ("silent.test", Status.TEMPORARY, "no valid answer in 0.3 s"),
         ("otherid.test", Status.TEMPORARY, "no valid answer in 0.3 s"),
         ("garbage.test", Status.TEMPORARY, "malformed answer"),
+        ("hollow.test", Status.TEMPORARY, "malformed answer"),
         ("cutoff.test", Status.TEMPORARY, "closed the TCP connection early"),
         ("referral.test", Status.TEMPORARY, "refers to other servers"),
         ("loop.test", Status.TEMPORARY, "a CNAME loop"),
@@ -168,6 +173,15 @@ async def test_a_failure_says_what_was_asked_of_whom_and_what_happened(
 async def test_a_good_answer_comes_through_all_the_same(resolver: DnsResolver, name: str) -> None:
     answer = await resolver.query(name, RecordType.A)
     assert [str(record) for record in answer.records] == ["192.0.2.9"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("hollow.test", 1), ("largehollow.test", 30)])
+async def test_a_text_record_without_any_text_hides_no_other(
+    resolver: DnsResolver, name: str, count: int
+) -> None:
+    """Over UDP and TCP; an address without octets makes its answer malformed."""
+    answer = await resolver.query(name, RecordType.TXT)
+    assert (answer.status, len(answer.records)) == (Status.OK, count)
 
 
 async def test_an_answer_is_kept_no_longer_than_any_alias_on_its_way(

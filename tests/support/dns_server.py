@@ -77,6 +77,7 @@ class DnsServer:
         no_tcp: Iterable[NameOrKey] = (),
         wrong_id: Iterable[NameOrKey] = (),
         garbage: Iterable[NameOrKey] = (),
+        hollow: Iterable[NameOrKey] = (),
         forged: Iterable[NameOrKey] = (),
         referral: Iterable[NameOrKey] = (),
         bare_alias: Iterable[NameOrKey] = (),
@@ -106,6 +107,8 @@ class DnsServer:
         """The only answer has another id, as a forger's would."""
         self.garbage = set(garbage)
         """The answer is no DNS message."""
+        self.hollow = set(hollow)
+        """Among the records is one without any data."""
         self.forged = set(forged)
         """Over UDP, junk and denials with another id and name come before the answer."""
         self.referral = set(referral)
@@ -293,7 +296,10 @@ class DnsServer:
 
     def _fill(self, response: dns.message.Message, way: Way, *, follow: bool) -> None:
         for step in way.steps:
-            response.answer.append(self._rrset(step.owner, step.rdtype, step.values))
+            records = self._rrset(step.owner, step.rdtype, step.values)
+            if listed(self.hollow, step.owner, step.rdtype):
+                records.add(dns.rdata.GenericRdata(records.rdclass, records.rdtype, b""))
+            response.answer.append(records)
         if way.found or way.loops or (way.steps and not follow):
             return
         if not way.exists:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from struct import pack
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.opcode
@@ -46,6 +47,8 @@ _NO_EDNS = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP})
 
 # RFC 6891 §6.1.2: the root, the type, our payload as class, version 0 and no flags as TTL, no data.
 _EDNS = b"\0" + pack("!HHIH", dns.rdatatype.OPT, UDP_PAYLOAD, 0, 0)
+
+_TXT_IN = pack("!2H", dns.rdatatype.TXT, dns.rdataclass.IN)
 
 # Some servers do not repeat the question when they say one of these.
 _BARE = frozenset({dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED})
@@ -176,7 +179,7 @@ def _read_datagram(datagram: bytes, question: Question) -> dns.message.Message |
     if datagram[:2] != question.number.to_bytes(2, "big"):
         return None
     try:
-        return dns.message.from_wire(datagram, raise_on_truncation=True)
+        return _parsed(datagram)
     except dns.message.Truncated as cut:
         message: dns.message.Message = cut.message()  # type: ignore[no-untyped-call]
         return message
@@ -186,13 +189,37 @@ def _read_datagram(datagram: bytes, question: Question) -> dns.message.Message |
 
 def _read_stream(data: bytes) -> dns.message.Message:
     try:
-        return dns.message.from_wire(data)
+        return _parsed(data, may_be_cut=False)
     except Exception as error:
         raise _unreadable(error) from error
 
 
+def _parsed(wire: bytes, *, may_be_cut: bool = True) -> dns.message.Message:
+    """The message in these octets. Raises whatever dnspython does.
+
+    A TXT record without any text, not even an empty one, is passed over: the format forbids it (RFC
+    1035 §3.3.14), some servers send it all the same, and nothing can be misunderstood without it.
+    """
+    try:
+        return dns.message.from_wire(wire, raise_on_truncation=may_be_cut)
+    except dns.exception.FormError:
+        lenient = dns.message.from_wire(
+            wire, raise_on_truncation=may_be_cut, continue_on_error=True
+        )
+        if all(_is_hollow_txt(wire, error.offset) for error in lenient.errors):
+            return lenient
+        raise
+
+
+def _is_hollow_txt(wire: bytes, offset: int) -> bool:
+    """Whether a TXT record's data of no octets would begin here."""
+    # Before the data: type, class, TTL and length (RFC 1035 §3.2.1).
+    return wire[offset - 10 : offset - 6] == _TXT_IN and wire[offset - 2 : offset] == b"\0\0"
+
+
 def _unreadable(error: Exception) -> ExchangeError:
-    """One broken record makes a message unreadable: without it the rest could be misunderstood."""
+    """Any other broken record makes a message unreadable: without it the rest could be
+    misunderstood."""
     return ExchangeError(f"malformed answer ({type(error).__name__})")
 
 

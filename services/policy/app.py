@@ -16,7 +16,7 @@ from services.policy.declared import Declared
 from services.policy.directory import AccountDirectory
 from services.policy.directory_service import DirectoryService
 from services.policy.dry_resolver import DryResolver
-from services.policy.events import PUBLISHERS, Events
+from services.policy.events import Events
 from services.policy.greylist import Greylist
 from services.policy.passwords import Passwords
 from services.policy.policy_service import Parts, PolicyService
@@ -100,8 +100,7 @@ async def _start(context: Context, source: ConfigSource) -> None:
         service=DIRECTORY,
         table=DIRECTORY_METHODS,
     )
-    for number in range(PUBLISHERS):
-        context.spawn(f"events-{number}", events.publish())
+    context.spawn("events", events.publish())
     context.spawn("config", source.follow())
     context.spawn("declared accounts", declared.follow())
 
@@ -112,6 +111,6 @@ async def _start(context: Context, source: ConfigSource) -> None:
     context.on_stop(Stage.CLOSE, "dns of dry runs", for_dry_runs.close)
     context.on_stop(Stage.CLOSE, "passwords", close_passwords)
     context.on_stop(Stage.CLOSE, "callouts", callouts.close)
-    # After the last answer and before the publishers are stopped.
+    # After the last answer and before the publisher is stopped.
     context.on_stop(Stage.RPC, "events", events.drain)
     await server.start()

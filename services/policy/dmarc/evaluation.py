@@ -76,7 +76,7 @@ class _Facts:
             reason,
             preference,
             self.published_at,
-            self.author.organizational_domain,
+            "" if self.author.unknown else self.author.organizational_domain,
             self.author.answers,
         )
 
@@ -84,22 +84,32 @@ class _Facts:
 async def _aligned(
     author: Walk, record: Record, identifiers: Identifiers, resolver: Resolver
 ) -> str:
-    """What is aligned with the author's domain, in words; blank if nothing is."""
-    if identifiers.spf and await _is_aligned(
-        identifiers.spf, author, strict=record.strict_spf, resolver=resolver
-    ):
-        return f"the SPF domain {identifiers.spf}"
-    for domain in dict.fromkeys(identifiers.dkim):
-        if await _is_aligned(domain, author, strict=record.strict_dkim, resolver=resolver):
-            return f"the DKIM domain {domain}"
+    """What is aligned with the author's domain, in words; blank if nothing is.
+
+    Raises `CannotTell` only if it depends on what cannot be told (§4.10.2, §5.3.6).
+    """
+    named = [("SPF", identifiers.spf, record.strict_spf)] if identifiers.spf else []
+    named += [("DKIM", domain, record.strict_dkim) for domain in dict.fromkeys(identifiers.dkim)]
+    for method, domain, _ in named:
+        if domain == author.start:
+            return f"the {method} domain {domain}"
+    doubt: CannotTell | None = None
+    for method, domain, strict in named:
+        try:
+            if not strict and await _is_of_same_organization(domain, author, resolver):
+                return f"the {method} domain {domain}"
+        except CannotTell as cannot:
+            doubt = cannot
+    if doubt is not None:
+        raise doubt
     return ""
 
 
-async def _is_aligned(domain: str, author: Walk, *, strict: bool, resolver: Resolver) -> bool:
-    if domain == author.start:
-        return True
+async def _is_of_same_organization(domain: str, author: Walk, resolver: Resolver) -> bool:
+    if domain.rpartition(".")[2] != author.start.rpartition(".")[2]:
+        return False
     organization = author.organizational_domain
-    if strict or not (domain == organization or domain.endswith(f".{organization}")):
+    if not (domain == organization or domain.endswith(f".{organization}")):
         return False
     return (await walk(domain, resolver)).organizational_domain == organization
 

@@ -1,6 +1,7 @@
 """The DNS Tree Walk: RFC 9989 §4.10, at most eight questions however long the name.
 
 A question that cannot be answered just now ends the walk: nothing that depends on it can be told.
+What does not is the policy of a domain that has a record itself (§4.10.2 names what needs no walk).
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ class Walk:
     start: str
     found: tuple[tuple[str, Record], ...]
     answers: tuple[Answer, ...]
+    unknown: Answer | None = None
+    """The question that ended the walk, if it did not end by itself."""
 
     @property
     def organizational_domain(self) -> str:
-        """§4.10.2: the domain at the top of what has one owner."""
+        """§4.10.2: the domain at the top of what has one owner. Raises `CannotTell`."""
+        if self.unknown is not None:
+            raise CannotTell(self.unknown)
         for domain, record in self.found:
             if record.psd == "n":
                 return domain
@@ -45,21 +50,28 @@ class Walk:
     def policy(self) -> tuple[str, Record] | None:
         """§4.10.1: whose record applies: the domain's own, its organization's, its suffix's."""
         records = dict(self.found)
-        for domain in (self.start, self.organizational_domain):
-            if domain in records:
-                return domain, records[domain]
+        if self.start in records:
+            return self.start, records[self.start]
+        organization = self.organizational_domain
+        if organization in records:
+            return organization, records[organization]
         suffix = [(domain, record) for domain, record in self.found if record.psd == "y"]
         return suffix[0] if suffix else None
 
 
 async def walk(domain: str, resolver: Resolver) -> Walk:
-    """Look for records from a domain (lower-case A-labels) upwards. Raises `CannotTell`."""
+    """Look for records from a domain (lower-case A-labels) upwards.
+
+    Raises `CannotTell` where a walk has to end before the domain's own record is found.
+    """
     found: list[tuple[str, Record]] = []
     answers: list[Answer] = []
     for name in targets(domain):
         answer = await look_up(resolver, f"_dmarc.{name}", RecordType.TXT)
         if answer.status is Status.TEMPORARY:
-            raise CannotTell(answer)
+            if domain not in dict(found):
+                raise CannotTell(answer)
+            return Walk(domain, tuple(found), (*answers, answer), unknown=answer)
         texts = [text for text in answer.records if isinstance(text, bytes)]
         records = [record for text in texts if (record := parse_record(text)) is not None]
         # Several are none.

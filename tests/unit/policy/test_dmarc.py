@@ -251,8 +251,18 @@ async def test_two_records_are_none() -> None:
     ("temporary", "dkim", "incomplete", "result"),
     [
         ({"_dmarc.example.com"}, ("example.com",), False, "temperror"),
-        ({"_dmarc.com"}, ("example.com",), False, "temperror"),
         ({"_dmarc.x.example.com"}, ("x.example.com",), False, "temperror"),
+        # §4.10.2: a domain with a record of its own needs no walk for what is the same domain
+        ({"_dmarc.com"}, ("example.com",), False, "pass"),
+        ({"_dmarc.com"}, ("x.example.com", "example.com"), False, "pass"),
+        ({"_dmarc.com"}, ("x.example.com",), False, "temperror"),
+        # Whose organization "com" is cannot be told
+        ({"_dmarc.com"}, ("example.net", "other.com"), False, "temperror"),
+        ({"_dmarc.com"}, ("example.net",), False, "fail"),
+        ({"_dmarc.com"}, (), False, "fail"),
+        ({"_dmarc.com"}, (), True, "temperror"),
+        # One domain in doubt takes nothing from another
+        ({"_dmarc.x.example.com"}, ("x.example.com", "y.example.com"), False, "pass"),
         (set(), (), True, "temperror"),
         (set(), ("example.com",), True, "pass"),
     ],
@@ -268,6 +278,29 @@ async def test_what_cannot_be_told(
         incomplete=incomplete,
     )
     assert outcome.result == result
+
+
+@pytest.mark.parametrize(
+    ("author", "temporary", "result"),
+    [
+        ("sub.example.com", "_dmarc.com", "temperror"),
+        ("sub.example.com", "_dmarc.sub.example.com", "temperror"),
+        ("strict.example.com", "_dmarc.example.com", "fail"),
+        ("strict.example.com", "_dmarc.com", "fail"),
+    ],
+)
+async def test_what_the_policy_of_a_subdomain_depends_on(
+    author: str, temporary: str, result: str
+) -> None:
+    records = {
+        "example.com": REJECT,
+        "strict.example.com": "v=DMARC1; p=quarantine; adkim=s",
+    }
+    outcome = await judged(author, records, dkim=("example.com",), temporary={temporary})
+    assert outcome.result == result
+    if result == "fail":
+        assert (outcome.preference, outcome.organization) == (Preference.QUARANTINE, "")
+        assert outcome.answers[-1].name == temporary
 
 
 async def found(

@@ -2,11 +2,11 @@
 
     python -m bench.isolation [ATTACK …]
 
-The real process, and beside it somebody who asks about an envelope with warm DNS again and again:
-first alone, then while an attack is under way. Printed are the times that this one waits; the CPU
-time that the service spent meanwhile, which is what the wait would be on a machine of its own; and
-how many times more than alone that is. The attackers, the DNS server and the one who is measured
-are processes of their own.
+The real process, and beside it somebody who asks about an envelope with warm DNS again and again,
+over a stream as the ingress does and by calls as people do: first alone, then while an attack is
+under way. Printed are the times that this one waits; the CPU time that the service spent meanwhile,
+which is what the wait would be on a machine of its own; and how many times more than alone that is.
+The attackers (who make calls), the DNS server and the one who is measured are own processes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from gatepost.policy.v1 import directory_pb2
 from gatepost.policy.v1 import policy_pb2 as pb
 from gatepost.policy.v1.policy_pb2_grpc import PolicyServiceStub
 from services.common.rpc.auth import Role
+from services.common.rpc.client import channel
+from services.ingress.judges import Judges
 from tests.support.nats_server import NatsServer
 from tests.support.policy_process import PolicyProcess
 from tests.support.programs import extend_search_path
@@ -58,10 +60,7 @@ class Client:
 
     async def envelope(self, domain: str, *, helo: str = "mx.example.org") -> None:
         """Ask about an envelope."""
-        session = pb.Session(client_address="192.0.2.1", helo=helo)
-        request = pb.CheckEnvelopeRequest(
-            session=session, sender=f"u@{domain}", recipients=[RECIPIENT], message_id="bench-1"
-        )
+        request = _envelope(domain, helo=helo)
         await self.stub.CheckEnvelope(request, metadata=self.metadata, timeout=30)
 
     async def message(self, header: str) -> None:
@@ -74,6 +73,13 @@ class Client:
             content=f"{header}\r\nHello\r\n".encode(),
         )
         await self.stub.CheckMessage(request, metadata=self.metadata, timeout=30)
+
+
+def _envelope(domain: str, *, helo: str = "mx.example.org") -> pb.CheckEnvelopeRequest:
+    session = pb.Session(client_address="192.0.2.1", helo=helo)
+    return pb.CheckEnvelopeRequest(
+        session=session, sender=f"u@{domain}", recipients=[RECIPIENT], message_id="bench-1"
+    )
 
 
 async def cold(client: Client, number: int) -> None:
@@ -158,15 +164,30 @@ class Watch(NamedTuple):
     answer would have taken about as long."""
 
 
-async def measure(client: Client, pid: int, under_way: Callable[[], bool]) -> list[Watch]:
-    """One warm check after the other."""
-    found: list[Watch] = []
-    while under_way():
-        clock, work = time.perf_counter(), _work(pid)
-        await client.envelope("warm.example.org")
-        found.append(Watch(time.perf_counter() - clock, _work(pid) - work))
-        await asyncio.sleep(PAUSE_S)
-    return found
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the one who is measured asks, by the names of the ways."""
+
+    ask: Mapping[str, Callable[[pb.CheckEnvelopeRequest], Awaitable[object]]]
+
+    async def measure(self, pid: int, under_way: Callable[[], bool]) -> dict[str, list[Watch]]:
+        """One warm check after the other, each way by itself."""
+        ways = [self._measure(ask, pid, under_way) for ask in self.ask.values()]
+        return dict(zip(self.ask, await asyncio.gather(*ways), strict=True))
+
+    async def _measure(
+        self,
+        ask: Callable[[pb.CheckEnvelopeRequest], Awaitable[object]],
+        pid: int,
+        under_way: Callable[[], bool],
+    ) -> list[Watch]:
+        found: list[Watch] = []
+        while under_way():
+            clock, work = time.perf_counter(), _work(pid)
+            await ask(_envelope("warm.example.org"))
+            found.append(Watch(time.perf_counter() - clock, _work(pid) - work))
+            await asyncio.sleep(PAUSE_S)
+        return found
 
 
 def _work(pid: int) -> float:
@@ -174,48 +195,64 @@ def _work(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
 
-async def measure_under(name: str, policy: PolicyProcess, client: Client) -> list[Watch]:
+async def measure_under(name: str, policy: PolicyProcess, ways: Ways) -> dict[str, list[Watch]]:
     """The same, while an attack is under way."""
     arguments = ("-m", "bench.isolation", "--attack", name, policy.target)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, policy.token(Role.SERVICE), stdin=pipe, stdout=pipe
     )
-    found: list[Watch] = []
+    found: dict[str, list[Watch]] = {way: [] for way in ways.ask}
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - pipes
     await process.stdout.readline()
     for _ in range(ROUNDS):
         process.stdin.write(b"go\n")
         # The next word, or the end, is the end of this round.
         over = asyncio.ensure_future(process.stdout.readline())
-        found += await measure(client, policy.pid, lambda over=over: not over.done())  # type: ignore[misc]
+        seen = await ways.measure(policy.pid, lambda over=over: not over.done())  # type: ignore[misc]
+        for way, watches in seen.items():
+            found[way] += watches
     await process.wait()
     return found
 
 
 async def run(policy: PolicyProcess, names: Sequence[str]) -> None:
-    """Measure and print a line for each."""
-    metadata = (("authorization", f"Bearer {policy.token(Role.SERVICE)}"),)
-    async with grpc.aio.insecure_channel(policy.target) as channel:
-        client = Client(PolicyServiceStub(channel), metadata)
-        await client.envelope("warm.example.org")
+    """Measure and print two lines for each."""
+    token = policy.token(Role.SERVICE)
+    async with channel(policy.target, token_source=lambda: token) as opened:
+        stub = PolicyServiceStub(opened)
+        judges = Judges(stub.Judge)
+        ways = Ways(
+            {
+                "stream": lambda request: judges.ask("envelope", request, seconds=30),
+                "call": lambda request: stub.CheckEnvelope(request, timeout=30),
+            }
+        )
+        for ask in ways.ask.values():
+            await ask(_envelope("warm.example.org"))
         ends = time.monotonic() + ALONE_S
-        alone = await measure(client, policy.pid, lambda: time.monotonic() < ends)
+        alone = await ways.measure(policy.pid, lambda: time.monotonic() < ends)
         _print("alone", alone, alone)
         for name in names:
             asks = "spam" if name == "callouts" else "accept"
             policy.configure({"policy": {"actions": {"sender_unreachable": asks}}})
-            _print(name, await measure_under(name, policy, client), alone)
+            _print(name, await measure_under(name, policy, ways), alone)
+        judges.close()
 
 
-def _print(name: str, found: Sequence[Watch], alone: Sequence[Watch]) -> None:
-    clock, work = ([watch[part] for watch in found] for part in (0, 1))
-    figures = [_at(clock, 0.5), _at(clock, 0.99), _at(work, 0.5), _at(work, 0.9), _at(work, 0.99)]
-    ratio = _at(work, 0.99) / _at([watch.work_s for watch in alone], 0.5)
+def _print(
+    name: str, found: Mapping[str, Sequence[Watch]], alone: Mapping[str, Sequence[Watch]]
+) -> None:
     what = (ATTACKS[name].__doc__ or "") if name in ATTACKS else "nobody else"
-    columns = " ".join(f"{seconds * 1000:8.1f}" for seconds in figures)
-    sys.stdout.write(f"{name:<11}{len(found):>6} {columns} {ratio:7.0f}   {what}\n")
-    sys.stdout.flush()
+    for way, watches in found.items():
+        clock, work = ([watch[part] for watch in watches] for part in (0, 1))
+        figures = [_at(clock, 0.5), _at(clock, 0.99)]
+        figures += [_at(work, 0.5), _at(work, 0.9), _at(work, 0.99)]
+        ratio = _at(work, 0.99) / _at([watch.work_s for watch in alone[way]], 0.5)
+        columns = " ".join(f"{seconds * 1000:8.1f}" for seconds in figures)
+        line = f"{name:<11}{way:<7}{len(watches):>6} {columns} {ratio:7.0f}   {what}\n"
+        sys.stdout.write(line)
+        sys.stdout.flush()
 
 
 def _at(times: Sequence[float], part: float) -> float:
@@ -246,8 +283,8 @@ def main() -> None:
         return
     extend_search_path()
     head = " ".join(f"{text:>8}" for text in ("median", "99 %", "median", "90 %", "99 %"))
-    sys.stdout.write(f"{'':<18}{'ms on the clock':>17}  {'ms of work by the service':>26}\n")
-    sys.stdout.write(f"{'attack':<11}{'asked':>6} {head} {'× alone':>7}\n")
+    sys.stdout.write(f"{'':<25}{'ms on the clock':>17}  {'ms of work by the service':>26}\n")
+    sys.stdout.write(f"{'attack':<11}{'by':<7}{'asked':>6} {head} {'× alone':>7}\n")
     with tempfile.TemporaryDirectory() as name, service(Path(name)) as policy:
         asyncio.run(run(policy, sys.argv[1:] or list(ATTACKS)))
 

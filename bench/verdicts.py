@@ -15,25 +15,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
-import grpc.aio
+from google.protobuf.message import Message
 
 from gatepost.policy.v1 import directory_pb2
 from gatepost.policy.v1 import policy_pb2 as pb
 from gatepost.policy.v1.policy_pb2_grpc import PolicyServiceStub
 from services.common.rpc.auth import Role
+from services.common.rpc.client import channel
+from services.ingress.judges import Judges
 from tests.support.dkim_signer import KEY_NAME, record, rsa_key, sign
 from tests.support.dns_server import DnsServer
 from tests.support.nats_server import NatsServer
 from tests.support.policy_process import PolicyProcess
 from tests.support.programs import extend_search_path
 from tests.support.zone import Key
-
-if TYPE_CHECKING:
-    from gatepost.policy.v1.policy_pb2_grpc import PolicyServiceAsyncStub
 
 DOMAINS = 200
 AT_ONCE = 32
@@ -64,20 +64,35 @@ class Spent(NamedTuple):
     clock_s: float
 
 
-async def run(policy: PolicyProcess, calls: int) -> tuple[Spent, Spent]:
+async def run(policy: PolicyProcess, calls: int) -> dict[str, Spent]:
     """What so many envelopes, and half as many mails, cost the service."""
-    async with grpc.aio.insecure_channel(policy.target) as channel:
-        asker = Asker(PolicyServiceStub(channel), policy.token(Role.SERVICE))
-        envelopes = await _spent(policy, calls, asker.envelope)
-        return envelopes, await _spent(policy, calls // 2, asker.mail)
+    token = policy.token(Role.SERVICE)
+    async with channel(policy.target, token_source=lambda: token) as opened:
+        checks = PolicyServiceStub(opened)
+        judges = Judges(checks.Judge)
+        by_call = Asker(
+            {"envelope": checks.CheckEnvelope, "message": checks.CheckMessage}.__getitem__
+        )
+        by_stream = Asker(lambda kind: partial(_judged, judges, kind))
+        found = {
+            "CheckEnvelope": await _spent(policy, calls, by_call.envelope),
+            "over a stream": await _spent(policy, calls, by_stream.envelope),
+            "whole mail, two calls": await _spent(policy, calls // 2, by_call.mail),
+            "over a stream, as the ingress asks": await _spent(policy, calls // 2, by_stream.mail),
+        }
+        judges.close()
+        return found
+
+
+async def _judged(judges: Judges, kind: str, request: Message, *, timeout: float) -> Any:  # noqa: ASYNC109
+    return await judges.ask(kind, request, seconds=timeout)
 
 
 class Asker:
-    """Asks as the ingress does."""
+    """Asks. `way`: what sends a request of this kind and returns its answer."""
 
-    def __init__(self, checks: PolicyServiceAsyncStub, token: str) -> None:
-        self._checks = checks
-        self._metadata = (("authorization", f"Bearer {token}"),)
+    def __init__(self, way: Callable[[str], Any]) -> None:
+        self._check_envelope, self._check_message = way("envelope"), way("message")
         text = "From: Ann <ann@example.org>\nTo: you@example.test\nSubject: Hello\n\nHello\n"
         signed = sign(text, rsa_key(2048)).replace("\n", "\r\n").encode()
         header, _, body = signed.partition(b"\r\n\r\n")
@@ -98,7 +113,7 @@ class Asker:
             recipients=[RECIPIENT],
             message_id="bench-1",
         )
-        answer = await self._checks.CheckEnvelope(request, metadata=self._metadata, timeout=30)
+        answer: pb.CheckEnvelopeResponse = await self._check_envelope(request, timeout=30)
         assert answer.recipients[0].deliver_to  # noqa: S101 - a refusal would be another figure
         return answer
 
@@ -113,7 +128,7 @@ class Asker:
             header=self._header,
             envelope_results=known.verdict.check_results,
         )
-        answer = await self._checks.CheckMessage(request, metadata=self._metadata, timeout=30)
+        answer = await self._check_message(request, timeout=30)
         found = {result.check: result.result for result in answer.verdict.check_results}
         assert found["dkim_invalid"] == "pass", found  # noqa: S101 - as above
 
@@ -158,7 +173,7 @@ def main() -> None:
                 found = asyncio.run(run(policy, calls))
         finally:
             nats.close()
-    for name, spent in zip(("CheckEnvelope", "whole mail"), found, strict=True):
+    for name, spent in found.items():
         sys.stdout.write(
             f"{name}: {spent.pieces / spent.cpu_s:,.0f} a second and core"
             f" ({spent.cpu_s / spent.pieces * 1e6:.0f} µs of CPU);"

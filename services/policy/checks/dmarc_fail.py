@@ -52,12 +52,15 @@ async def find(mail: Mail, means: Means) -> Finding:
         return objects("permerror", f"From names {len(domains)} domains.", fact)
     if not domains:
         return clear("none", "From names no domain.", fact)
-    outcomes = [await evaluate(each, mail.identifiers, means.resolver) for each in domains]
-    return _finding(strictest(outcomes), fact, honour=means.policy.dmarc.honour_published)
+    identifiers = mail.identifiers
+    outcomes = [await evaluate(each, identifiers, means.resolver) for each in domains]
+    shown = ", ".join(map(str, identifiers.named)) or "none"
+    facts = [fact, evidence("dmarc.authenticated", shown)]
+    return _finding(strictest(outcomes), facts, honour=means.policy.dmarc.honour_published)
 
 
-def _finding(outcome: Outcome, fact: Evidence, *, honour: bool) -> Finding:
-    facts = (fact, *_facts(outcome))
+def _finding(outcome: Outcome, known: list[Evidence], *, honour: bool) -> Finding:
+    facts = (*known, *_facts(outcome))
     text = f"{outcome.reason[:1].upper()}{outcome.reason[1:]}."
     if outcome.result == "temperror":
         return unknown(text, *facts)
@@ -89,6 +92,8 @@ def _facts(outcome: Outcome) -> list[Evidence]:
         facts.append(evidence("dmarc.organizational_domain", outcome.organization))
     if outcome.published_at:
         facts.append(evidence("dmarc.policy_domain", outcome.published_at))
+    if outcome.aligned:
+        facts.append(evidence("dmarc.aligned", outcome.aligned))
     if outcome.result == "fail":
         facts.append(evidence("dmarc.policy", outcome.preference.name.lower()))
     return facts

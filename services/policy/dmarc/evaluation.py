@@ -8,13 +8,13 @@ them, and the strictest of the failures counts (§11.5).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.common.dns import Answer, RecordType, Resolver, Status
 from services.policy.checks.check import look_up
 from services.policy.dmarc.record import Preference, Record, preference_for
 from services.policy.dmarc.walk import CannotTell, Walk, walk
-from services.policy.identifiers import Identifiers
+from services.policy.identifiers import Identifier, Identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Outcome:
     published_at: str = ""
     """The domain whose record applies."""
     organization: str = ""
+    aligned: str = ""
+    """What passed: the method and the domain, `dkim=example.org`."""
     answers: tuple[Answer, ...] = ()
 
 
@@ -51,8 +53,9 @@ async def _evaluate(domain: str, identifiers: Identifiers, resolver: Resolver) -
     if record.is_broken:
         return so_far.outcome("permerror", f"the DMARC record of {published_at} makes no sense")
     aligned = await _aligned(author, record, identifiers, resolver)
-    if aligned:
-        return so_far.outcome("pass", f"{aligned} is aligned with {domain}")
+    if aligned is not None:
+        why = f"the {aligned.method.upper()} domain {aligned.domain} is aligned with {domain}"
+        return replace(so_far.outcome("pass", why), aligned=str(aligned))
     if identifiers.incomplete:
         return so_far.outcome("temperror", "SPF or DKIM cannot be told just now")
     exists = published_at == domain or await _exists(domain, record, resolver)
@@ -77,32 +80,33 @@ class _Facts:
             preference,
             self.published_at,
             "" if self.author.unknown else self.author.organizational_domain,
-            self.author.answers,
+            answers=self.author.answers,
         )
 
 
 async def _aligned(
     author: Walk, record: Record, identifiers: Identifiers, resolver: Resolver
-) -> str:
-    """What is aligned with the author's domain, in words; blank if nothing is.
+) -> Identifier | None:
+    """What is aligned with the author's domain; None if nothing is.
 
     Raises `CannotTell` only if it depends on what cannot be told (§4.10.2, §5.3.6).
     """
-    named = [("SPF", identifiers.spf, record.strict_spf)] if identifiers.spf else []
-    named += [("DKIM", domain, record.strict_dkim) for domain in dict.fromkeys(identifiers.dkim)]
-    for method, domain, _ in named:
-        if domain == author.start:
-            return f"the {method} domain {domain}"
+    strict = {"spf": record.strict_spf, "dkim": record.strict_dkim}
+    for identifier in identifiers.named:
+        if identifier.domain == author.start:
+            return identifier
     doubt: CannotTell | None = None
-    for method, domain, strict in named:
+    for identifier in identifiers.named:
+        if strict[identifier.method]:
+            continue
         try:
-            if not strict and await _is_of_same_organization(domain, author, resolver):
-                return f"the {method} domain {domain}"
+            if await _is_of_same_organization(identifier.domain, author, resolver):
+                return identifier
         except CannotTell as cannot:
             doubt = cannot
     if doubt is not None:
         raise doubt
-    return ""
+    return None
 
 
 async def _is_of_same_organization(domain: str, author: Walk, resolver: Resolver) -> bool:

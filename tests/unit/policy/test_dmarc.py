@@ -361,9 +361,26 @@ async def test_the_evidence_names_record_domains_and_policy() -> None:
     finding = await found("From: a@sub.bank.test")
     assert finding.evidence == (
         ("dmarc.from", "sub.bank.test"),
+        ("dmarc.authenticated", "none"),
         ("dns.txt", f"_dmarc.bank.test: {REJECT}"),
         ("dmarc.organizational_domain", "bank.test"),
         ("dmarc.policy_domain", "bank.test"),
         ("dmarc.policy", "reject"),
     )
     assert finding.explanation.endswith("is aligned with sub.bank.test, which asks for reject.")
+
+
+async def test_the_evidence_names_what_was_authenticated_and_what_of_it_is_aligned() -> None:
+    passed = await found("From: a@sub.bank.test", spf="example.net", dkim="bank.test")
+    assert passed.evidence == (
+        ("dmarc.from", "sub.bank.test"),
+        ("dmarc.authenticated", "spf=example.net, dkim=bank.test"),
+        ("dns.txt", f"_dmarc.bank.test: {REJECT}"),
+        ("dmarc.organizational_domain", "bank.test"),
+        ("dmarc.policy_domain", "bank.test"),
+        ("dmarc.aligned", "dkim=bank.test"),
+    )
+    assert passed.explanation == "The DKIM domain bank.test is aligned with sub.bank.test."
+    failed = await found("From: a@sub.bank.test", spf="example.net", dkim="shop.test")
+    assert ("dmarc.authenticated", "spf=example.net, dkim=shop.test") in failed.evidence
+    assert "dmarc.aligned" not in dict(failed.evidence)

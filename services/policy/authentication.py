@@ -35,14 +35,16 @@ async def authenticate(mail: Mail, means: Means, *, seconds: float) -> None:
     """Fill `mail.signatures` and `mail.arc`. What is not known in time cannot be told just now."""
     reason = f"not verified within {seconds:.1f} s"
     verified: tuple[SignatureResult, ...] | None = None
-    if has_arc(mail.header):
+    forwarded = has_arc(mail.header)
+    if forwarded:
         mail.arc = ArcResult(TEMPERROR, reason)
     try:
         with SECONDS.time():
             async with asyncio.timeout(seconds):
                 now = int(time.time())
                 verified = await verify_signatures(mail, means.resolver, now=now, turns=means.turns)
-                mail.arc = await verify_chain(mail, means.resolver, turns=means.turns)
+                if forwarded:
+                    mail.arc = await verify_chain(mail, means.resolver, turns=means.turns)
     except TimeoutError:
         pass
     except Exception:  # noqa: BLE001 - a fault of ours must not cost the verdict

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.common.mail.reply import OK
-from services.policy.arc.sets import has_arc
 from services.policy.arc.testimony import witnesses
 from services.policy.checks.check import (
     Check,
@@ -53,7 +52,7 @@ def overruled(check: str, finding: Finding, seen: dict[str, str]) -> Finding:
 
 
 def _applies(mail: Mail, means: Means) -> bool:
-    return has_arc(mail.header)
+    return mail.arc.result != "none"
 
 
 CHECK = Check(name="arc", find=find, refusal=OK, applies=_applies)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from services.common.dns import Answer, RecordType, Resolver, Status
@@ -89,13 +89,14 @@ def _wanted(read: Iterable[Signature | SignatureResult]) -> list[tuple[str, int 
     return [(each.body_canonicalization, each.body_length) for each in found]
 
 
-async def _look_up(names: Iterable[str], resolver: Resolver) -> dict[str, Answer]:
+async def _look_up(names: Collection[str], resolver: Resolver) -> dict[str, Answer]:
     """The records of these names, side by side; no tasks for what is known already."""
-    known = {name: resolver.cached(name, RecordType.TXT) for name in names}
-    missing = [name for name, answer in known.items() if answer is None]
-    asked = await asyncio.gather(*(resolver.query(name, RecordType.TXT) for name in missing))
-    found = {name: answer for name, answer in known.items() if answer is not None}
-    return found | dict(zip(missing, asked, strict=True))
+    found = {name: known for name in names if (known := resolver.cached(name, RecordType.TXT))}
+    missing = [name for name in names if name not in found]
+    if missing:
+        asked = await asyncio.gather(*(resolver.query(name, RecordType.TXT) for name in missing))
+        found |= zip(missing, asked, strict=True)
+    return found
 
 
 def _verify(signature: Signature, mail: Mail, answer: Answer) -> SignatureResult:

@@ -75,3 +75,21 @@ async def test_the_mail_of_appendix_a(text: str, result: str) -> None:
 def test_the_header_of_section_3_4_5(relaxed: bool, canonical: list[bytes]) -> None:
     header = parse_header(b"A: X\r\nB : Y\t\r\n\tZ  \r\n")
     assert [canonical_fields([field], relaxed=relaxed) for field in header.fields] == canonical
+
+
+@pytest.mark.parametrize(
+    ("field", "canonical"),
+    [
+        (b"A :  X \t Y  \r\n", b"a:X Y\r\n"),
+        (b"A:\r\n X\r\n\tY\r\n", b"a:X Y\r\n"),
+        (b"A: X\n Y\n", b"a:X Y\r\n"),
+        (b"A: X", b"a:X\r\n"),
+        (b"A:\r\n", b"a:\r\n"),
+        # No white space to the RFC.
+        (b"A: \x0bX\x0c \r\n", b"a:\x0bX\x0c\r\n"),
+    ],
+    ids=["blanks", "folds", "bare", "no-end", "empty", "vertical"],
+)
+def test_relaxed_fields(field: bytes, canonical: bytes) -> None:
+    header = parse_header(field)
+    assert canonical_fields(header.fields, relaxed=True) == canonical

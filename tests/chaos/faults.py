@@ -202,7 +202,7 @@ def failpoints(world: World, seconds: float) -> None:
                     for name, points in left.items()
                 }
                 _arm_next(world, left)
-            time.sleep(0.05)
+            time.sleep(0.2)
         world.arm({})
         for name in left:
             world.kill(name)

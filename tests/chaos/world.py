@@ -52,6 +52,7 @@ RECORDS = {
     (HELO, "A"): ["127.0.0.1"],
 }
 
+_NOTHING_LISTED = "the queue is empty"
 _FAILPOINT = re.compile("^failpoint ([a-z-]+)$", re.MULTILINE)
 
 
@@ -243,20 +244,16 @@ class World:
         """Wait until nothing is missing and the queue is empty, or too long has passed."""
         drain_s = DRAIN_S + self.planted / DRAINED_PER_SECOND
         deadline = time.monotonic() + drain_s
-        while True:
-            # A look at 200,000 takes its time, and a command more.
-            missing = len(self.ledger.missing())
-            is_over = time.monotonic() > deadline
-            if is_over or not missing:
-                listed = self.installation.gatepost("queue", "list")
-                if listed.stdout.strip() == "the queue is empty" and not missing:
-                    return
-                if is_over:
-                    break
+        # The books first: a command takes longer, and would be asked in vain.
+        while (missing := len(self.ledger.missing())) or self._listed() != [_NOTHING_LISTED]:
+            if time.monotonic() > deadline:
+                self.complaints.append(f"the queue is not empty after {drain_s:.0f} s")
+                self.complaints += self._listed()[:5]
+                return
             time.sleep(0.2 + missing / 50_000)
-        left = listed.stdout.strip().splitlines()
-        self.complaints.append(f"the queue is not empty after {drain_s:.0f} s")
-        self.complaints += left[:5]
+
+    def _listed(self) -> list[str]:
+        return self.installation.gatepost("queue", "list").stdout.strip().splitlines()
 
     @property
     def _armed_file(self) -> Path:

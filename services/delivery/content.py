@@ -44,6 +44,8 @@ class Content:
         self._is_inline = record.WhichOneof("content") == "inline_content"
         self.waited_s = 0.0
         """For how long whoever read it had to wait for the store so far."""
+        self.is_missing = False
+        """Whether somebody who read it found that it is not there."""
 
     @property
     def size(self) -> int:
@@ -93,6 +95,7 @@ class Content:
         subject = content_subject(self._record.content_reference.content_id, number)
         stored = await self._store.last(CONTENT_STREAM, subject)
         if stored is None:
+            self.is_missing = True
             raise ContentError(f"{subject} is missing")
         return stored.data
 

@@ -93,6 +93,12 @@ class Ledger:
             await self._store.purge(QUEUE_STREAM, key.subject(State.HELD))
         return False
 
+    async def is_finished(self, key: RecordKey) -> bool:
+        """Whether nothing was left to do for this record before: a publish that was in doubt came
+        to pass after all. Raises `StoreError`.
+        """
+        return await self._lookup.is_finished(key)
+
     async def finish(self, delivery: Delivery, record: QueuedMessage) -> None:
         """Remove a record for which nothing is left to do, and its content."""
         await self.remove(delivery)

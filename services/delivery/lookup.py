@@ -66,13 +66,17 @@ class Lookup:
         due = await self._store.last(QUEUE_STREAM, delivery.subject)
         if due is not None and due.sequence > delivery.sequence:
             return True
+        return any(attempt.attempt > record.attempts for attempt in await self._attempts(key))
+
+    async def is_finished(self, key: RecordKey) -> bool:
+        """Whether an attempt was the record's last. It costs a request. Raises `StoreError`."""
+        return any(not attempt.HasField("due_time") for attempt in await self._attempts(key))
+
+    async def _attempts(self, key: RecordKey) -> list[AttemptEvent]:
         subject = event_subject(key.message_id, "attempt")
         told = await self._store.page(EVENTS_STREAM, subject, after_sequence=0, count=MAX_EVENTS)
         attempts = [attempt for stored in told if (attempt := _attempt(stored)) is not None]
-        return any(
-            attempt.destination == key.destination and attempt.attempt > record.attempts
-            for attempt in attempts
-        )
+        return [attempt for attempt in attempts if attempt.destination == key.destination]
 
     async def _ask_all(self) -> None:
         while self._questions:

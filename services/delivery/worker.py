@@ -164,9 +164,7 @@ class Worker:
         if self._may_be_old(delivery, record) and await self._ledger.is_superseded(
             delivery, key, record
         ):
-            SUPERSEDED.inc()
-            event(_log, INFO, "record superseded", destination=key.destination)
-            await self._ledger.remove(delivery)
+            await self._drop(delivery, key)
             return
         _correct_accept_time(record, delivery.time)
         route = route_of(self._source.current, key.destination, submitting_domain(record))
@@ -195,6 +193,11 @@ class Worker:
         finally:
             self._precedence.give(time.monotonic() - taken, tried_s=tried_s)
 
+    async def _drop(self, delivery: Delivery, key: RecordKey) -> None:
+        SUPERSEDED.inc()
+        event(_log, INFO, "record superseded", destination=key.destination)
+        await self._ledger.remove(delivery)
+
     async def _take_turn(self, hand: Hand) -> float:
         """Have a turn at the next hop and use it, or put the record back until it comes.
 
@@ -214,7 +217,10 @@ class Worker:
             event(_log, WARNING, "not attempted", reason=str(error))
             await self._put_back(hand, LACKING_PAUSE, str(error), reason=error.lacking)
         else:
-            await self._settle(hand, attempt)
+            if hand.content.is_missing and await self._ledger.is_finished(hand.key):
+                await self._drop(hand.delivery, hand.key)
+            else:
+                await self._settle(hand, attempt)
         return tried_s
 
     def _may_be_old(self, delivery: Delivery, record: QueuedMessage) -> bool:

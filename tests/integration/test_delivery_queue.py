@@ -318,3 +318,18 @@ async def test_a_result_is_kept_until_the_server_can_be_told(
             nats_server.resume()
             await wait_queued(store)
         assert len(peer.mails) == 1
+
+
+async def test_a_record_that_comes_back_after_its_end_is_dropped(store: JetStream) -> None:
+    """It has no content any more, and would be tried until its sender is told of a failure."""
+    record = mail(f"you@{FAST}", attempts=1)
+    await move_to_stream(Batcher(store), record)
+    record.due_time.FromDatetime(datetime.now(UTC))
+    async with SmtpPeer() as peer:
+        async with Delivery(store, relays(fast=f"127.0.0.1:{peer.port}")):
+            await submit(store, record)
+            await wait_queued(store, seconds=30)
+            await wait_told(store, record.message_id)
+            await submit(store, record)
+            await wait_queued(store, seconds=30)
+        assert len(peer.mails) == 1

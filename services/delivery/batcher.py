@@ -23,12 +23,14 @@ MAX_MESSAGES: Final = 200
 MAX_OCTETS: Final = 1024 * 1024
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_EXPECTED_ON: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
 @dataclass(slots=True)
 class _Waiting:
     message: Outgoing
     expected: int
+    on_subject: str
     done: asyncio.Future[None]
 
 
@@ -40,13 +42,17 @@ class Batcher:
         self._waiting: list[_Waiting] = []
         self._sending: asyncio.Task[None] | None = None
 
-    async def publish(self, message: Outgoing, *, expected_last_sequence: int) -> None:
-        """Publish if the last message on the subject has this number (0: there is none).
+    async def publish(
+        self, message: Outgoing, *, expected_last_sequence: int, on_subject: str = ""
+    ) -> None:
+        """Publish if the last message on a subject, its own unless another is named, has this
+        number (0: there is none).
 
         Raises `Conflict` if not, and other `StoreError`s.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(message, expected_last_sequence, done))
+        on_subject = on_subject or message.subject
+        self._waiting.append(_Waiting(message, expected_last_sequence, on_subject, done))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all(), name="batch")
         await done
@@ -97,7 +103,8 @@ class Batcher:
 
 def _conditional(waiting: _Waiting) -> Outgoing:
     message = waiting.message
-    headers = {**message.headers, _EXPECTED: str(waiting.expected)}
+    condition = {_EXPECTED: str(waiting.expected), _EXPECTED_ON: waiting.on_subject}
+    headers = {**message.headers, **condition}
     return Outgoing(message.subject, message.data, headers)
 
 

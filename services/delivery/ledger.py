@@ -18,7 +18,15 @@ from prometheus_client import Counter
 
 from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common.failpoint import Failpoint, reached
-from services.common.jetstream import Conflict, Delivery, JetStream, Outgoing, Refused, StoreError
+from services.common.jetstream import (
+    Conflict,
+    Delivery,
+    JetStream,
+    Outgoing,
+    Refused,
+    StoreError,
+    Unavailable,
+)
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.queue.record import deferred
 from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, RecordKey, State
@@ -131,13 +139,19 @@ class Ledger:
     ) -> None:
         may_be_gone = delivery.redelivered or held_s > self._lease_s
         if may_be_gone and await self._is_gone(delivery):
-            SUPERSEDED.inc()
-            event(_log, INFO, "record finished by another worker", subject=delivery.subject)
+            self._tell_gone(delivery)
             return
         await self.insist(lambda: content.move_to_stream(self._contents, record), "store content")
-        await self.insist(lambda: self._publish_deferred(delivery, record, due), "defer")
+        if not await self.insist(lambda: self._publish_deferred(delivery, record, due), "defer"):
+            # Without an acknowledgement: should it be there all the same, it is handed out again.
+            self._tell_gone(delivery)
+            return
         reached(Failpoint.AFTER_DEFER)
         await self.remove(delivery)
+
+    def _tell_gone(self, delivery: Delivery) -> None:
+        SUPERSEDED.inc()
+        event(_log, INFO, "record finished by another worker", subject=delivery.subject)
 
     async def _is_gone(self, delivery: Delivery) -> bool:
         """Whether somebody else finished the record: deferring it would bring it back to life."""
@@ -148,16 +162,25 @@ class Ledger:
 
     async def _publish_deferred(
         self, delivery: Delivery, record: QueuedMessage, due: datetime
-    ) -> None:
-        message = deferred(record, due)
+    ) -> bool:
+        """Whether the record is in the queue, to come again. Not if somebody finished it.
+
+        Only while the record in hand is the newest that is due: an earlier try may have timed out
+        and come to pass, and have become due since.
+        """
         try:
-            await self._deferrals.publish(message, expected_last_sequence=0)
+            await self._deferrals.publish(
+                deferred(record, due),
+                expected_last_sequence=delivery.sequence,
+                on_subject=delivery.subject,
+            )
         except Conflict:
-            found = await self._store.last(QUEUE_STREAM, message.subject)
-            if found is not None and found.sequence > delivery.sequence:
-                return  # deferred already, by an attempt whose acknowledgement was lost
-            last = found.sequence if found is not None else 0
-            await self._deferrals.publish(message, expected_last_sequence=last)
+            newest = await self._store.last(QUEUE_STREAM, delivery.subject)
+            if newest is None:
+                return False
+            if newest.sequence <= delivery.sequence:
+                raise Unavailable("the record in hand is the newest, and yet it is not") from None
+        return True
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Set a record that cannot be read aside, with its octets and the reason."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gatepost.queue.v1.record_pb2 import QueuedMessage
+from services.common.jetstream import Delivery as Handed
 from services.common.jetstream import JetStream, Outgoing
 from services.common.queue.record import deferred
 from services.common.queue.subjects import (
@@ -18,7 +20,7 @@ from services.common.queue.subjects import (
 )
 from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
-from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER
+from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER, Ledger
 from tests.support.delivery import (
     Delivery,
     contents,
@@ -29,6 +31,7 @@ from tests.support.delivery import (
     until,
     wait_queued,
 )
+from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.support.smtp_peer import Call, Drip, Silence, SmtpPeer, Then
 
@@ -186,6 +189,54 @@ async def test_what_another_worker_finished_does_not_come_back(store: JetStream)
             await asyncio.sleep(1.5)
     assert await queued(store) == []
     assert await contents(store) == []
+
+
+async def in_hand(store: JetStream, record: QueuedMessage) -> Handed:
+    """The record as a worker has it that is about to defer it."""
+    await submit(store, record)
+    consumer = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
+    (hand,) = [delivery async for delivery in consumer.pull(1, wait_s=10)]
+    await consumer.close()
+    return hand
+
+
+async def test_a_deferral_in_doubt_that_came_to_pass_is_not_repeated(store: JetStream) -> None:
+    record = mail(f"you@{FAST}")
+    hand = await in_hand(store, record)
+    await move_to_stream(Batcher(store), record)
+    # The server took it although nobody heard of that, and it has become due.
+    await store.publish(deferred(record, datetime.now(UTC)))
+
+    async def is_due_again() -> bool:
+        newest = await store.last(QUEUE_STREAM, hand.subject)
+        return newest is not None and newest.sequence > hand.sequence
+
+    await eventually(is_due_again, seconds=20)
+    await Ledger(store).defer(hand, record, datetime.now(UTC) + timedelta(hours=1), held_s=0)
+
+    await wait_queued(store, State.READY)
+
+
+async def test_a_deferral_in_doubt_is_replaced_by_the_next_try(store: JetStream) -> None:
+    record = mail(f"you@{FAST}")
+    hand = await in_hand(store, record)
+    await move_to_stream(Batcher(store), record)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await store.publish(deferred(record, later))
+
+    await Ledger(store).defer(hand, record, later, held_s=0)
+
+    await wait_queued(store, State.DEFERRED)
+
+
+async def test_a_record_that_was_finished_elsewhere_is_not_deferred(store: JetStream) -> None:
+    record = mail(f"you@{FAST}")
+    hand = await in_hand(store, record)
+    await store.purge(QUEUE_STREAM, hand.subject)
+
+    await Ledger(store).defer(hand, record, datetime.now(UTC), held_s=0)
+
+    assert await queued(store) == []
 
 
 async def test_a_delivery_that_is_repeated_leaves_one_mail(

@@ -42,6 +42,7 @@ class Flow:
         self._store = store
         self._peer = peer
         self._queuing: asyncio.Task[None] | None = None
+        self._is_over = False
 
     async def __aenter__(self) -> Flow:
         self._queuing = asyncio.create_task(self._queue())
@@ -49,12 +50,14 @@ class Flow:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._queuing is not None
-        self._queuing.cancel()
-        await asyncio.wait({self._queuing})
+        # Not cancelled: before Python 3.12 `asyncio.wait_for`, which publishing uses, loses a
+        # cancellation that comes together with the answer.
+        self._is_over = True
+        await self._queuing
 
     async def _queue(self) -> None:
         number = 0
-        while True:
+        while not self._is_over:
             number += 1
             recipient = f"you@d{number % DESTINATIONS}.test"
             (record,) = booked(self.ledger, [recipient], accepted=False)

@@ -8,11 +8,10 @@ being verified, the chain is no worse for it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from services.common.dns import Answer, RecordType, Resolver, Status
+from services.common.dns import Answer, Resolver, Status
 from services.common.turns import Turns
 from services.policy.arc.result import NO_CHAIN, ArcResult
 from services.policy.arc.sets import (
@@ -25,7 +24,7 @@ from services.policy.arc.sets import (
 from services.policy.dkim.key import verifies, verifies_octets
 from services.policy.dkim.signature import BadSignature, Signature
 from services.policy.dkim.syntax import canonical_fields, canonical_signature
-from services.policy.dkim.verification import check_body, header_digest, key_of
+from services.policy.dkim.verification import check_body, header_digest, key_of, look_up_keys
 from services.policy.subject import Mail
 
 MAX_OLDER = 10
@@ -45,7 +44,7 @@ async def verify_chain(mail: Mail, resolver: Resolver, *, turns: Turns | None = 
         await mail.hash_body([(newest.body_canonicalization, newest.body_length)])
         older = _readable(reversed(sets[:-1][-MAX_OLDER:]))
         needed = [newest.key_name, *(each.seal.key_name for each in sets)]
-        keys = await _look_up([*needed, *(each.key_name for each in older)], resolver)
+        keys = await look_up_keys([*needed, *(each.key_name for each in older)], resolver)
         if any(keys[name].status is Status.TEMPORARY for name in needed):
             why = "a key cannot be looked up just now"
             return ArcResult("temperror", why, sealers, keys=tuple(keys.values()))
@@ -95,12 +94,6 @@ def _newest_signature(sets: Sequence[ArcSet]) -> Signature:
     except BadSignature as bad:
         why = f"the message signature of instance {last.instance} cannot be used: {bad.reason}"
         raise BadChain(why) from bad
-
-
-async def _look_up(names: Sequence[str], resolver: Resolver) -> dict[str, Answer]:
-    unique = list(dict.fromkeys(names))
-    answers = await asyncio.gather(*(resolver.query(name, RecordType.TXT) for name in unique))
-    return dict(zip(unique, answers, strict=True))
 
 
 def _check_newest(signature: Signature, mail: Mail, answer: Answer, *, instance: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from services.common.dns import Answer, RecordType, Resolver, Status
@@ -64,7 +64,7 @@ async def verify_signatures(
     read = [_read(field, now) for field in fields]
     await mail.hash_body(_wanted(read))
     names = {each.key_name for each in read if isinstance(each, Signature)}
-    answers = await _look_up(names, resolver)
+    answers = await look_up_keys(names, resolver)
     turns = turns or Turns()
     results: list[SignatureResult] = []
     for each in read:
@@ -89,14 +89,14 @@ def _wanted(read: Iterable[Signature | SignatureResult]) -> list[tuple[str, int 
     return [(each.body_canonicalization, each.body_length) for each in found]
 
 
-async def _look_up(names: Collection[str], resolver: Resolver) -> dict[str, Answer]:
-    """The records of these names, side by side; no tasks for what is known already."""
-    found = {name: known for name in names if (known := resolver.cached(name, RecordType.TXT))}
-    missing = [name for name in names if name not in found]
+async def look_up_keys(names: Iterable[str], resolver: Resolver) -> dict[str, Answer]:
+    """The records of these names in their order, side by side; no tasks for what is known."""
+    found = {name: resolver.cached(name, RecordType.TXT) for name in names}
+    missing = [name for name, known in found.items() if known is None]
     if missing:
         asked = await asyncio.gather(*(resolver.query(name, RecordType.TXT) for name in missing))
         found |= zip(missing, asked, strict=True)
-    return found
+    return {name: answer for name, answer in found.items() if answer is not None}
 
 
 def _verify(signature: Signature, mail: Mail, answer: Answer) -> SignatureResult:

@@ -154,7 +154,7 @@ class Ledger:
         event(_log, INFO, "record finished by another worker", subject=delivery.subject)
 
     async def _is_gone(self, delivery: Delivery) -> bool:
-        """Whether somebody else finished the record: deferring it would bring it back to life."""
+        """Whether somebody else finished the record: its content would be stored for nothing."""
         stored = await self.insist(
             lambda: self._store.at(QUEUE_STREAM, delivery.sequence), "look up the record"
         )

@@ -1,7 +1,7 @@
 """One stream of questions to one replica of policy, and the answers that come back on it.
 
-A call costs both sides three times what most verdicts do; a question on a stream that is open
-costs next to nothing, and those of the same moment leave in one message.
+A call costs both sides more than most verdicts do; a question on a stream that is open costs a
+fraction of that, and those of the same moment leave in one message.
 
 Life cycle: `open` (a greeting was answered, so somebody is there) → questions → `finish` (what was
 asked is still answered) or the end of the stream, which every question in hand hears of.

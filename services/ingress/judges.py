@@ -104,10 +104,9 @@ class Judges:
         try:
             stream = await JudgeStream.open(self._call())
         except (StreamEnded, HeartbeatLost) as error:
-            now = self._clock()
-            self._open_from = now + PAUSE_S
-            if getattr(error, "code", None) is grpc.StatusCode.UNIMPLEMENTED:
-                self._absent_until = now + FORGOTTEN_AFTER_S
+            self._open_from = self._clock() + PAUSE_S
+            if isinstance(error, StreamEnded) and error.code is grpc.StatusCode.UNIMPLEMENTED:
+                self._absent_until = self._clock() + FORGOTTEN_AFTER_S
             raise
         finally:
             self._opening = None

@@ -26,7 +26,7 @@ LIMITS = Limits(unary=2048, open_unary=256, streams=512, max_receive_size=4 * 10
 """A check that waits for somebody's slow name servers holds a place and some 30 KiB, and no time of
 this process. There must be places left for the mail of others. The
 largest request is a whole mail to be judged, 3 MiB (`MAX_CONTENT_OCTETS`), with its envelope.
-A replica of the ingress has up to four streams, and twice as many while it renews them."""
+A replica of the ingress has up to four streams, and one more while it renews one."""
 
 QUESTIONS = 2048
 """Put to DNS servers at a time, each with a socket: as many checks may wait for slow names."""

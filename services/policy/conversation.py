@@ -20,10 +20,10 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from gatepost.policy.v1 import policy_pb2 as pb
-from services.common.rpc.errors import RpcFailure, invalid_argument
+from services.common.rpc.errors import RpcFailure, invalid_argument, unreadable_request
 
 MAX_QUESTIONS: Final = 64
-"""In one request. They are begun in the same round of the loop, as many milliseconds."""
+"""In one request. They are begun in the same round of the loop, and others wait meanwhile."""
 
 BATCH_OCTETS: Final = 256 * 1024
 """A response that has become as large takes no further answer."""
@@ -91,8 +91,7 @@ class Conversation:
                 self._take(request)
                 await self._has_room.wait()
         except DecodeError as error:
-            text = "the request is not in the form that the protos define"
-            raise invalid_argument(text, reason="INVALID_REQUEST") from error
+            raise unreadable_request() from error
 
     def _take(self, request: pb.JudgeRequest) -> None:
         if len(request.questions) > MAX_QUESTIONS:

@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from services.common.rpc.auth import Caller
-from services.common.rpc.errors import deadline_exceeded, invalid_argument, resource_exhausted
+from services.common.rpc.errors import deadline_exceeded, resource_exhausted, unreadable_request
 
 Requests = AsyncIterator[Any]
 
@@ -71,7 +71,6 @@ async def _first(requests: Requests) -> Any:
         async for request in requests:
             return request
     except DecodeError as error:
-        text = "the request is not in the form that the protos define"
-        raise invalid_argument(text, reason="INVALID_REQUEST") from error
+        raise unreadable_request() from error
     # The client has gone, or gRPC refused the request for its size and said so.
     raise asyncio.CancelledError

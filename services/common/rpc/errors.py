@@ -37,6 +37,12 @@ def invalid_argument(text: str, *, reason: str) -> RpcFailure:
     return RpcFailure(grpc.StatusCode.INVALID_ARGUMENT, text, reason=reason)
 
 
+def unreadable_request() -> RpcFailure:
+    """The octets of a request are no such message."""
+    text = "the request is not in the form that the protos define"
+    return invalid_argument(text, reason="INVALID_REQUEST")
+
+
 def not_found(text: str, *, reason: str) -> RpcFailure:
     """What the request names does not exist."""
     return RpcFailure(grpc.StatusCode.NOT_FOUND, text, reason=reason)

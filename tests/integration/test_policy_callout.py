@@ -92,6 +92,11 @@ def facts(result: verdict_pb2.CheckResult) -> dict[str, str]:
 
 
 async def test_a_sender_that_gets_mail(asked: Asked) -> None:
+    def counted() -> list[float]:
+        name = "gatepost_policy_callouts_total"
+        return [asked.policy.metric(name, result=result) for result in ("takes", "remembered")]
+
+    before = counted()
     async with peer() as server:
         result, verdict = await asked.about()
         again, _ = await asked.about()
@@ -102,6 +107,7 @@ async def test_a_sender_that_gets_mail(asked: Asked) -> None:
     # The second time nobody is asked.
     assert server.connections == 1
     assert facts(again)["callout.remembered"] == "yes"
+    assert counted() == [value + 1 for value in before]
     assert server.commands[0].startswith("EHLO mail.example.test")
     assert server.commands[1:3] == ["MAIL FROM:<>", f"RCPT TO:<ann@{asked.domain}>"]
     assert not any(command.startswith("DATA") for command in server.commands)

@@ -173,6 +173,15 @@ def test_a_request_that_breaks_the_rules_ends_the_stream(
     _await(lambda: policy.metric("gatepost_rpc_in_progress", budget="unary") == 0)
 
 
+def test_octets_that_are_no_request_end_the_stream(policy: PolicyProcess) -> None:
+    metadata = [("authorization", f"Bearer {policy.token(Role.SERVICE)}")]
+    with grpc.insecure_channel(policy.target) as channel:
+        judge = channel.stream_stream("/gatepost.policy.v1.PolicyService/Judge")
+        with pytest.raises(grpc.RpcError) as raised:
+            next(judge(iter([b"\xff"]), metadata=metadata, timeout=_SECONDS))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+
+
 def test_an_empty_request_is_answered_at_once(policy: PolicyProcess, slow: str) -> None:
     stream = Stream(policy)
 

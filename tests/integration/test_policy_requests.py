@@ -64,6 +64,26 @@ def test_a_dry_run_leaves_no_trace(policy: PolicyProcess) -> None:
     assert missing.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_real_mail_is_counted(policy: PolicyProcess) -> None:
+    def counted() -> dict[str, float]:
+        return {
+            "checks": policy.metric(
+                "gatepost_policy_checks_total", check="helo_mismatch", result="fail"
+            ),
+            "actions": policy.metric(
+                "gatepost_policy_actions_total", check="helo_mismatch", action="spam"
+            ),
+            "verdicts": policy.metric(
+                "gatepost_policy_verdicts_total", stage="message", action="spam"
+            ),
+            "times": policy.metric("gatepost_policy_check_seconds_count", check="helo_mismatch"),
+        }
+
+    before = counted()
+    check_message(policy, helo="other.example", message_id="counted-1")
+    assert counted() == {name: value + 1 for name, value in before.items()}
+
+
 def test_a_dry_run_fills_no_cache_of_production(policy: PolicyProcess, dns: DnsServer) -> None:
     dns.records["cached.example", "TXT"] = ["v=spf1 -all"]
     asked = {"helo": "mx.example.org", "sender": "x@cached.example"}

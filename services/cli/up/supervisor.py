@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from services.cli.up.log_file import LogFile
 
@@ -28,8 +28,8 @@ STEADY_S: Final = 10.0
 LINE_OCTETS: Final = 64 * 1024
 """Of a longer line only the end is kept."""
 
-GATHER_S: Final = 0.005
-"""Between two readings: a mail has some lines in each service, and being woken for each costs a
+GATHER_S: Final = 0.02
+"""Between two readings: a mail has a line in most services, and being woken for each costs a
 thirtieth of what a mail costs. A pipe holds much more than a child says in this time."""
 
 LAST_LINES: Final = 5
@@ -37,6 +37,32 @@ LAST_LINES: Final = 5
 
 Listener = Callable[[str, str], None]
 """Called with a child's name and one line that it logged."""
+
+
+class Output(asyncio.Protocol):
+    """What a child says, by and by. `keep` is called with whole lines, the last without its end."""
+
+    def __init__(self, keep: Callable[[bytes], None]) -> None:
+        self._keep = keep
+        self._rest = b""
+        self.ended = asyncio.get_running_loop().create_future()
+        """Done when nobody can say anything more."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.ReadTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        lines, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        if newline:
+            self._keep(lines)
+        self._rest = self._rest[-LINE_OCTETS:]
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_later(GATHER_S, self._transport.resume_reading)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._rest:
+            self._keep(self._rest)
+        self.ended.set_result(None)
 
 
 class Child:
@@ -87,32 +113,25 @@ class Child:
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def _run_once(self) -> int:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **self._environment},
-            # Ctrl-C at the terminal is for us alone: we stop the children in order.
-            start_new_session=True,
-        )
+        ours, theirs = os.pipe()
+        output = Output(self._keep)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(ours, "rb"))
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=theirs,
+                env={**os.environ, **self._environment},
+                # Ctrl-C at the terminal is for us alone: we stop the children in order.
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
         self._pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
-        if self._process.stdout is not None:
-            await self._read(self._process.stdout)
-        return await self._process.wait()
-
-    async def _read(self, output: asyncio.StreamReader) -> None:
-        """Keep what the child says: under load many lines come with one block."""
-        rest = b""
-        while block := await output.read(LINE_OCTETS):
-            lines, newline, rest = (rest + block).rpartition(b"\n")
-            if newline:
-                self._keep(lines)
-            rest = rest[-LINE_OCTETS:]
-            await asyncio.sleep(GATHER_S)
-        if rest:
-            self._keep(rest)
+        await output.ended
         self._log.close()
+        return await self._process.wait()
 
     def _keep(self, raw: bytes) -> None:
         text = raw.decode("utf-8", "replace")

@@ -1,6 +1,9 @@
 """Channels: token and deadline on each call, every replica used, back soon after a restart."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +115,17 @@ async def test_nobody_there_fails_at_once_and_heals_soon(tmp_path: Path) -> None
                         break
                     except grpc.aio.AioRpcError:
                         await asyncio.sleep(0.05)
+
+
+def test_the_core_library_knows_the_experiments_that_are_turned_off() -> None:
+    """It says so of one that it does not know, and goes on with what it does by default."""
+    program = "import services.common.rpc, grpc; grpc.insecure_channel('127.0.0.1:1').close()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "GRPC_VERBOSITY": "ERROR"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stderr == ""

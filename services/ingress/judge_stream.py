@@ -19,6 +19,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from gatepost.policy.v1.policy_pb2 import JudgeRequest, JudgeResponse, QuestionAnswer
+from services.common.rounds import a_moment
 from services.ingress.heartbeat import HEALTH_DEADLINE_S, PATIENCE_S, Heartbeat, HeartbeatLost
 
 OPEN_DEADLINE_S: Final = PATIENCE_S + HEALTH_DEADLINE_S
@@ -147,6 +148,7 @@ class JudgeStream:
             while self.is_open or self._waiting:
                 await self._wake.wait()
                 self._wake.clear()
+                await a_moment()
                 while self._requests:
                     await self._call.write(self._requests.popleft())
             await self._call.done_writing()

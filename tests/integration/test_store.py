@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from nats.aio.transport import TcpTransport
 
 from services.common.jetstream import (
     PULL_HEARTBEAT_S,
@@ -297,6 +298,48 @@ async def test_calls_fail_at_once_while_nats_is_away_and_nothing_lands_late(tmp_
     finally:
         await store.close()
         server.close()
+
+
+async def test_what_was_not_sent_when_the_connection_was_lost_is_never_sent(tmp_path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    store = JetStream(NatsSettings(urls=[server.url], client_name="test"))
+    try:
+        await store.start(wait_s=10)
+        await ensure(store, SETTINGS)
+        late = Outgoing(key("late-1").subject(State.READY), b"x")
+        publishing = asyncio.create_task(store.publish(late, timeout_s=2))
+        await asyncio.sleep(0)  # now it is with the client, which sends in a moment
+        server.kill()
+        server.start()
+        await connection(store, wanted=True)
+        with pytest.raises(Unavailable):
+            await publishing
+        await store.publish(Outgoing(key("fresh-1").subject(State.READY), b"x"))
+        assert await ready(store, 2) == [key("fresh-1").subject(State.READY)]
+    finally:
+        await store.close()
+        server.close()
+
+
+async def test_what_is_said_in_the_same_moment_is_sent_together(
+    store: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    send = TcpTransport.writelines
+
+    def counting(transport: TcpTransport, payload: list[bytes]) -> None:
+        sent.append(len(payload))
+        send(transport, payload)
+
+    monkeypatch.setattr(TcpTransport, "writelines", counting)
+    publishing = [
+        store.publish(Outgoing(key(f"{number}-1").subject(State.READY), b"x"))
+        for number in range(50)
+    ]
+    sequences = await asyncio.gather(*publishing)
+    assert sequences == list(range(sequences[0], sequences[0] + 50))
+    assert sent[0] == 50
 
 
 @pytest.mark.timed

@@ -13,10 +13,10 @@ from typing import Any
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
+from services.common.jetstream.client import GatheringClient
 from services.common.jetstream.tls_client import TlsClient
 from services.common.jetstream.translation import REQUEST_ERRORS, REQUEST_TIMEOUT_S, translated
 from services.common.store import NatsSettings, Unavailable
@@ -36,7 +36,7 @@ class Connection:
 
     def __init__(self, settings: NatsSettings) -> None:
         self._settings = settings
-        self.client = Client() if settings.tls is None else TlsClient(settings.tls)
+        self.client = GatheringClient() if settings.tls is None else TlsClient(settings.tls)
         self._context: JetStreamContext | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._on_change: list[Callable[[bool], None]] = []

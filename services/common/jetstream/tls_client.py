@@ -10,15 +10,16 @@ import time
 from typing import Final
 
 import nats.errors
-from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Srv
 from nats.aio.transport import TcpTransport
 
+from services.common.jetstream.client import GatheringClient
 from services.common.store import NatsTls
 
 _CLOSE_TIMEOUT_S: Final = 1.0
 
 
-class TlsClient(Client):
+class TlsClient(GatheringClient):
     """Reads the TLS files for each connection that it tries, so that they can be exchanged."""
 
     def __init__(self, tls: NatsTls) -> None:

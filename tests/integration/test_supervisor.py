@@ -1,14 +1,17 @@
 """What a supervised process says, from its pipe to its log and to whoever listens."""
 
+import ctypes
 import sys
 from pathlib import Path
+
+import pytest
 
 from services.cli.up.supervisor import LAST_LINES, LINE_OCTETS, Child
 
 LINES = 20_000
 
 
-async def run(program: str, data: Path) -> tuple[Child, list[str]]:
+async def run(program: str, data: Path, *, timer_slack_us: int = 0) -> tuple[Child, list[str]]:
     """A child that ran once, and the lines that were heard of it."""
     heard: list[str] = []
     child = Child(
@@ -17,6 +20,7 @@ async def run(program: str, data: Path) -> tuple[Child, list[str]]:
         data=data,
         on_line=lambda _, line: heard.append(line),
         announce=lambda _: child.kill(),  # it has ended, and shall not be started again
+        timer_slack_us=timer_slack_us,
     )
     await child.keep_running()
     return child, heard
@@ -59,3 +63,13 @@ async def test_lines_are_heard_while_the_child_runs(tmp_path: Path) -> None:
     )
     await child.keep_running()
     assert heard == ["first", "second"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of Linux")
+async def test_how_late_timers_may_be_is_as_asked(tmp_path: Path) -> None:
+    pr_get_timerslack = 30
+    program = f"import ctypes; print(ctypes.CDLL(None).prctl({pr_get_timerslack}))"
+    _, usual = await run(program, tmp_path)
+    _, asked = await run(program, tmp_path, timer_slack_us=500)
+    assert usual == [str(ctypes.CDLL(None).prctl(pr_get_timerslack))]
+    assert asked == ["500000"]

@@ -177,7 +177,12 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[None, None, None]) ->
 async def _start(
     household: _Household, config: Config, config_file: Path | None, data: Path, *, verbose: bool
 ) -> None:
-    def child(name: str, *argv: str, environment: dict[str, str] | None = None) -> Child:
+    def child(
+        name: str,
+        *argv: str,
+        environment: dict[str, str] | None = None,
+        timer_slack_us: int = 0,
+    ) -> Child:
         return household.add(
             Child(
                 name,
@@ -186,13 +191,19 @@ async def _start(
                 on_line=screen.show_all if verbose else screen.show_line,
                 announce=screen.announce,
                 environment=environment or {},
+                timer_slack_us=timer_slack_us,
             )
         )
 
     if config.nats.embedded:
         path = nats_server.write_config(config.nats, (data / "nats").absolute())
         argv = (nats_server.program(), "-c", str(path))
-        child("nats", *argv, environment=nats_server.environment())
+        child(
+            "nats",
+            *argv,
+            environment=nats_server.environment(),
+            timer_slack_us=nats_server.TIMER_SLACK_US,
+        )
     await _nats_listens(config, household)
     await _ensure_topology(config)
     options = ["--data", str(data)] + (["--config", str(config_file)] if config_file else [])

@@ -77,13 +77,15 @@ class Child:
         on_line: Listener,
         announce: Callable[[str], None],
         environment: Mapping[str, str] = MappingProxyType({}),
+        timer_slack_us: int = 0,
     ) -> None:
-        """`environment` is added to ours."""
+        """`environment` is added to ours; the kernel may wake it late by `timer_slack_us`."""
         self.name = name
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.ends = 0
         """How often it ended without being told to."""
-        self._argv = (sys.executable, "-m", "services.cli.up.child", *argv)
+        start = (sys.executable, "-m", "services.cli.up.child", str(timer_slack_us))
+        self._argv = (*start, *argv)
         self._on_line = on_line
         self._announce = announce
         self._environment = environment

@@ -102,7 +102,8 @@ class Lifecycle:
 
     async def end_retirement(self, key: Key) -> None:
         """Nothing that the key signed can be under way any more."""
-        await self._step(self.entry(key.domain, key.selector), Step.AGED)
+        async with self._changing:
+            await self._step(self.entry(key.domain, key.selector), Step.AGED)
 
     async def activate(self, domain: str, selector: str, *, override: bool) -> Key:
         """Let a key sign, if its record is visible everywhere or somebody takes the blame."""
@@ -142,6 +143,11 @@ class Lifecycle:
 
     async def retire(self, domain: str, selector: str, *, leave_unsigned: bool) -> Key | None:
         """Let a key sign no more; None for one that is lost, which is given up."""
+        # Two at the same moment would each rely on the other to go on signing.
+        async with self._changing:
+            return await self._retire(domain, selector, leave_unsigned=leave_unsigned)
+
+    async def _retire(self, domain: str, selector: str, *, leave_unsigned: bool) -> Key | None:
         if selector in self._keyring.lost_selectors(domain):
             await self._give_up(domain, selector, leave_unsigned=leave_unsigned)
             return None
@@ -182,11 +188,12 @@ class Lifecycle:
 
     async def delete(self, domain: str, selector: str) -> None:
         """Destroy a key; its selector stays used."""
-        entry = self.entry(domain, selector)
-        self._check(entry, Step.DELETE)
-        if self._must_sign(entry.key) and not self._others_sign(domain, selector):
-            raise _last_key(domain)
-        await self._step(entry, Step.DELETE)
+        async with self._changing:
+            entry = self.entry(domain, selector)
+            self._check(entry, Step.DELETE)
+            if self._must_sign(entry.key) and not self._others_sign(domain, selector):
+                raise _last_key(domain)
+            await self._step(entry, Step.DELETE)
 
     def _must_sign(self, key: Key) -> bool:
         """Whether mail would wait, or go out unsigned, without this key."""

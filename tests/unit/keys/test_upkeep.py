@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.common.dns import AllAnswers, Answer, RecordType, ServerAnswer, Status
+from services.common.rpc.errors import RpcFailure
 from services.keys import key_record
 from services.keys.create import KeyMaker, NewKey
 from services.keys.duty import Duty, parse_duty
@@ -51,6 +52,7 @@ class _Store:
     async def register(self, domain: str, duty: Duty) -> None:
         if self.away:
             raise StoreUnavailableError("away")
+        await asyncio.sleep(0)  # as every store does, others go on meanwhile
         self.duties[domain] = duty
 
     async def restore(self, entry: Entry, key: Key) -> Entry:
@@ -325,6 +327,19 @@ async def test_the_register_follows_the_keys(world: _World, replica: _Replica) -
     assert world.store.duties == {"a.test": parse_duty(other.selector)}
     await replica.lifecycle.retire("a.test", other.selector, leave_unsigned=True)
     assert world.store.duties == {"a.test": parse_duty("")}
+
+
+async def test_two_keys_that_are_retired_at_once_do_not_rely_on_each_other(
+    world: _World, replica: _Replica
+) -> None:
+    keys = [await replica.active(), await replica.active()]
+    retired = await asyncio.gather(
+        *(replica.lifecycle.retire("a.test", key.selector, leave_unsigned=False) for key in keys),
+        return_exceptions=True,
+    )
+    refused = [each for each in retired if isinstance(each, RpcFailure)]
+    assert [failure.reason for failure in refused] == ["LAST_ACTIVE_KEY"]
+    assert len(world.store.duties["a.test"].signing) == 1
 
 
 @pytest.mark.expect_warnings("the register of the domains that sign cannot be written")

@@ -8,9 +8,10 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
-from gatepost.queue.v1.record_pb2 import QueuedMessage, RecipientState
+from gatepost.queue.v1.record_pb2 import QueuedMessage, Recipient, RecipientState
 from services.common.config.source import ConfigSource
 from services.common.jetstream import StoreError
 from services.common.log import ERROR, event
@@ -106,16 +107,31 @@ class Attempts:
         try:
             match route:
                 case LocalRoute(directory=directory):
-                    deposits = (
-                        self._local.deliver(directory, record, content, recipient)
-                        for recipient in recipients
-                    )
-                    return Attempt(list(await asyncio.gather(*deposits)), addresses)
+                    return Attempt(await self._deposits(directory, record, content), addresses)
                 case HopRoute() | MxRoute():
                     return await self._outgoing(route, record, content)
         except (ContentError, StoreError) as error:
-            event(_log, ERROR, "content cannot be read", reason=str(error))
-            return Attempt([result_of(CONTENT_UNREADABLE)] * len(recipients), addresses)
+            return Attempt([_unreadable(error)] * len(recipients), addresses)
+
+    async def _deposits(
+        self, directory: Path, record: QueuedMessage, content: Content
+    ) -> list[Result]:
+        """A result for each recipient. Each reads the content, and fails, for itself alone."""
+
+        async def deposited(recipient: Recipient) -> Result:
+            try:
+                return await self._local.deliver(directory, record, content, recipient)
+            except (ContentError, StoreError) as error:
+                return _unreadable(error)
+
+        # All have ended before an error of ours is raised: none goes on with nobody watching.
+        ended = await asyncio.gather(*map(deposited, pending(record)), return_exceptions=True)
+        results: list[Result] = []
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each
+            results.append(each)
+        return results
 
     async def _outgoing(
         self, route: HopRoute | MxRoute, record: QueuedMessage, content: Content
@@ -154,6 +170,11 @@ class Attempts:
             came.tls,
             came.failure,
         )
+
+
+def _unreadable(error: ContentError | StoreError) -> Result:
+    event(_log, ERROR, "content cannot be read", reason=str(error))
+    return result_of(CONTENT_UNREADABLE)
 
 
 Blocks = Callable[[], AsyncGenerator[bytes, None]]

@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from services.common.jetstream import JetStream
+import pytest
+
+from services.common.jetstream import JetStream, Stored, Unavailable
 from services.common.queue.record import pending
-from services.common.queue.subjects import State
+from services.common.queue.subjects import CONTENT_STREAM, State
+from services.delivery.batcher import Batcher
+from services.delivery.content import move_to_stream
 from tests.support.delivery import (
     CONTENT,
     Delivery,
@@ -36,6 +40,37 @@ async def test_a_mail_arrives_whole_and_leaves_the_queue(store: JetStream, tmp_p
         "you@example.test",
         "Zoe@example.test",
     ]
+
+
+async def test_content_that_one_could_not_read_is_delivered_once_to_the_others(
+    store: JetStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = [f"{name}@example.test" for name in ("ann", "bob", "cy")]
+    record = mail(*addresses)
+    await move_to_stream(Batcher(store), record)
+    last, reads = store.last, 0
+
+    async def fails_once(stream: str, subject: str) -> Stored | None:
+        nonlocal reads
+        reads += stream == CONTENT_STREAM
+        if stream == CONTENT_STREAM and reads == 2:
+            raise Unavailable("not connected to NATS")
+        return await last(stream, subject)
+
+    monkeypatch.setattr(store, "last", fails_once)
+    config = _config(tmp_path) | {"delivery": {"retry": {"interval": "1s"}}}
+    async with Delivery(store, config):
+        await submit(store, record)
+        await wait_queued(store, seconds=30)
+    first, second = (each.attempt.recipients for each in await events(store, record.message_id))
+    assert [each.address for each in first] == addresses
+    assert sorted(each.reply.code for each in first) == [250, 250, 451]
+    assert [each.address for each in second] == [
+        each.address for each in first if each.reply.code == 451
+    ]
+    for name in ("ann", "bob", "cy"):
+        assert len(list((tmp_path / "example.test" / name / "new").iterdir())) == 1
+        assert not list((tmp_path / "example.test" / name / "tmp").iterdir())
 
 
 # --- quotas -------------------------------------------------------------------------------------

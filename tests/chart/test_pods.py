@@ -237,3 +237,38 @@ def test_a_services_own_placement_is_laid_over_that_of_all() -> None:
     assert ingress["metadata"]["annotations"]["a"] == "b"
     assert policy["spec"]["nodeSelector"] == {"disk": "any"}
     assert {pod["spec"]["priorityClassName"] for pod in (ingress, policy)} == {"mail"}
+
+
+ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+RECREATE = {"type": "Recreate"}
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "strategy"),
+    [
+        pytest.param({}, ROLLING, id="no volume"),
+        pytest.param({"enabled": True}, RECREATE, id="default volume"),
+        pytest.param({"enabled": True, "existingClaim": "mine"}, RECREATE, id="own volume"),
+        pytest.param(
+            {"enabled": True, "accessModes": ["ReadWriteOncePod"]}, RECREATE, id="one pod's"
+        ),
+        pytest.param(
+            {"enabled": True, "accessModes": ["ReadWriteOnce", "ReadWriteMany"]},
+            ROLLING,
+            id="shared volume",
+        ),
+        pytest.param(
+            {"enabled": True, "existingClaim": "mine", "accessModes": ["ReadWriteMany"]},
+            ROLLING,
+            id="own shared volume",
+        ),
+    ],
+)
+def test_a_volume_of_one_node_is_free_before_the_next_pod_needs_it(
+    mailbox: dict[str, Any], strategy: dict[str, Any]
+) -> None:
+    """A pod on another node would wait for the volume for ever, and the old pod for that pod."""
+    chart = render({"mailbox": mailbox})
+    assert chart.one("Deployment", "delivery")["spec"]["strategy"] == strategy
+    for service in ("ingress", "policy", "keys"):
+        assert chart.one("Deployment", service)["spec"]["strategy"] == ROLLING

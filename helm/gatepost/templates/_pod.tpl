@@ -107,8 +107,9 @@ readinessProbe:
 {{- end -}}
 
 {{/*
-(dict "root" $ "component" "policy" "nats" true "tokens" (list "service" …) "tls" true "mounts" (list …) "volumes" (list …)):
-a service. `mounts` and `volumes` are what it has besides its configuration and those Secrets.
+(dict "root" $ "component" "policy" "nats" true "tokens" (list "service" …) "tls" true "mounts" (list …) "volumes" (list …) "recreate" true):
+a service. `mounts` and `volumes` are what it has besides its configuration and those Secrets. With
+`recreate` the old pods end before new ones begin.
 */}}
 {{- define "gatepost.deployment" -}}
 {{- $root := .root -}}
@@ -154,8 +155,12 @@ spec:
   {{- end }}
   revisionHistoryLimit: 3
   strategy:
+    {{- if .recreate }}
+    type: Recreate
+    {{- else }}
     type: RollingUpdate
     rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+    {{- end }}
   selector:
     matchLabels:
       {{- include "gatepost.selector" . | nindent 6 }}

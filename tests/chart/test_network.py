@@ -1,9 +1,16 @@
 """The network policies allow the edges that ARCHITECTURE.md lists, and no others."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from services.common.config.loader import load
+from services.common.config.model import Config
+from services.delivery.route import Hop, HopRoute, route_of
 from tests.chart.test_values import EVERYTHING
 from tests.support.chart import ROOT, SERVICES, Chart, Manifest, container, render
 
@@ -151,6 +158,84 @@ def _ports_of_the_world(chart: Chart) -> list[set[int]]:
 def test_delivery_reaches_the_next_hops_that_are_configured() -> None:
     # The world's, Dovecot's by LMTP, the smarthost's with credentials.
     assert _ports_of_the_world(render(EVERYTHING))[0] == {25, 24, 587}
+
+
+NEXT_HOPS: dict[str, tuple[dict[str, Any], set[int]]] = {
+    "a mail store by LMTP": (
+        {
+            "domains": {"local": ["example.org"]},
+            "mailbox": {"kind": "lmtp", "lmtp": "dovecot.mail.svc.cluster.local:10024"},
+        },
+        {10024},
+    ),
+    "an IPv6 mail store": (
+        {
+            "domains": {"local": ["example.org"]},
+            "mailbox": {"kind": "lmtp", "lmtp": "[fd00::1]:24"},
+        },
+        {24},
+    ),
+    "alternatives": (
+        {
+            "delivery": {
+                "smarthost": {
+                    "host": "a.example",
+                    "port": 2525,
+                    "alternatives": [
+                        {"host": "b.example"},
+                        {"host": "c.example", "username": "me", "password_file": "/c"},
+                        {"host": "d.example", "port": 2526},
+                    ],
+                }
+            }
+        },
+        {2525, 587, 2526},
+    ),
+    "smarthosts of senders": (
+        {
+            "delivery": {
+                "sender_smarthosts": {
+                    "example.org": {"host": "a.example", "username": "me", "token_file": "/a"},
+                    "example.net": {
+                        "host": "b.example",
+                        "port": 2525,
+                        "alternatives": [{"host": "c.example", "port": 2526}],
+                    },
+                    "example.com": {},
+                }
+            }
+        },
+        {587, 2525, 2526},
+    ),
+}
+
+
+def _next_hops(config: Config) -> Iterator[Hop]:
+    """All that delivery goes to without asking the DNS for mail exchanges, by its own routes."""
+    senders = ("", *config.delivery.sender_smarthosts)
+    destinations = (*config.domains.local, "elsewhere.example")
+    for route in (route_of(config, *pair) for pair in product(destinations, senders)):
+        if isinstance(route, HopRoute):
+            yield from route.hops
+
+
+@pytest.mark.parametrize("case", NEXT_HOPS)
+def test_delivery_reaches_every_next_hop_at_the_port_that_it_takes(
+    case: str, tmp_path: Path
+) -> None:
+    config, ports = NEXT_HOPS[case]
+    chart = render({"config": config})
+    assert _ports_of_the_world(chart)[0] == {25} | ports
+    file = tmp_path / "gatepost.yaml"
+    file.write_text(chart.config_text("delivery"), encoding="utf-8")
+    taken = {hop.next_hop.port for hop in _next_hops(load(file))}
+    assert taken | {25} == {25} | ports
+
+
+def test_a_mail_store_is_reached_only_if_it_has_the_mailboxes() -> None:
+    for kind, ports in (("lmtp", {25, 10024}), ("maildir", {25})):
+        mailbox = {"kind": kind, "lmtp": "dovecot.mail:10024"}
+        assert _ports_of_the_world(render({"config": {"mailbox": mailbox}}))[0] == ports
 
 
 def test_delivery_reaches_mta_sts_policies_unless_they_are_off() -> None:

@@ -141,6 +141,7 @@ def test_a_mistake_is_refused_with_its_path(path: str, value: Any, name: str) ->
         ),
         ({"ingress": {"proxyProtocol": {"provider": "aws"}}}, "ingress.proxyProtocol.trusted"),
         ({"config": {"domains": {"local": ["example.org"]}}}, "mailbox.enabled"),
+        ({"config": {"mailbox": {"kind": "lmtp"}}}, "config.mailbox.lmtp"),
         ({"ingress": {"service": {"ports": {"smtp": 25}}}}, "ingress.service.ports.smtp"),
         ({"config": {"smtp": {"listeners": [{"name": "mx", "port": 25}]}}}, "1024"),
         (

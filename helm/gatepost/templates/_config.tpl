@@ -111,8 +111,12 @@ auth:
 {{- if and .root.Values.ingress.proxyProtocol.provider (not .root.Values.ingress.proxyProtocol.trusted) -}}
 {{- fail "ingress.proxyProtocol.trusted: name the load balancer's addresses, as the pods see them; from others its header is not believed" -}}
 {{- end -}}
-{{- if and (dig "domains" "local" "" $config) (not .root.Values.mailbox.enabled) -}}
-{{- fail "config.domains.local: local mailboxes need a volume that outlives the pods; set mailbox.enabled" -}}
+{{- if eq (dig "mailbox" "kind" "maildir" $config) "lmtp" -}}
+{{- if not $config.mailbox.lmtp -}}
+{{- fail "config.mailbox.lmtp: kind lmtp needs the host and port of the mail store" -}}
+{{- end -}}
+{{- else if and (dig "domains" "local" "" $config) (not .root.Values.mailbox.enabled) -}}
+{{- fail "config.domains.local: local mailboxes need a volume that outlives the pods; set mailbox.enabled, or config.mailbox.kind to lmtp for a mail store of yours" -}}
 {{- end -}}
 {{- range $config.smtp.listeners -}}
 {{- if lt (int .port) 1024 -}}
@@ -164,7 +168,10 @@ data:
     {{- include "gatepost.config" . | nindent 4 }}
 {{- end -}}
 
-{{/* Ports of next hops that the configuration names, besides 25: "smtp:host:587" and the smarthost's. */}}
+{{/*
+Ports of next hops that the configuration names, besides 25: "smtp:host:587" of a relay domain, the
+mail store's, and those of all smarthosts.
+*/}}
 {{- define "gatepost.config.hopPorts" -}}
 {{- $ports := list 25 -}}
 {{- range $domain, $hop := omit (dig "domains" "relay" dict .) "helm-test.invalid" -}}
@@ -173,9 +180,19 @@ data:
 {{- $ports = append $ports (int $port) -}}
 {{- end -}}
 {{- end -}}
-{{- $smarthost := dig "delivery" "smarthost" dict . -}}
-{{- if $smarthost.host -}}
-{{- $ports = append $ports (int ($smarthost.port | default (ternary 587 25 (ne ($smarthost.username | default "") "")))) -}}
+{{- if eq (dig "mailbox" "kind" "maildir" .) "lmtp" -}}
+{{- $ports = append $ports (include "gatepost.port" .mailbox.lmtp | int) -}}
+{{- end -}}
+{{- $smarthosts := list (dig "delivery" "smarthost" dict .) -}}
+{{- range $domain, $smarthost := dig "delivery" "sender_smarthosts" dict . -}}
+{{- $smarthosts = append $smarthosts $smarthost -}}
+{{- end -}}
+{{- range $smarthosts -}}
+{{- range prepend (.alternatives | default list) . -}}
+{{- if .host -}}
+{{- $ports = append $ports (.port | default (ternary 587 25 (not (empty .username))) | int) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- $ports | uniq | toJson -}}
 {{- end -}}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from services.common.config.loader import load
 from services.common.config.model import Config
@@ -238,14 +237,3 @@ def test_the_configuration_is_mounted_so_that_changes_arrive() -> None:
     for component, pod in render().pods():
         for mount in container(pod)["volumeMounts"]:
             assert "subPath" not in mount, component
-
-
-def test_the_job_that_makes_the_streams_is_another_one_when_they_are_others() -> None:
-    def job(values: dict[str, Any]) -> str:
-        (found,) = render(values).of("Job")
-        assert "helm.sh/hook" not in yaml.safe_dump(dict(found))
-        return str(found["metadata"]["name"])
-
-    assert job({}) == job({"ingress": {"replicas": 2}})
-    assert job({}) != job({"image": {"tag": "2"}})
-    assert job({}) != job({"config": {"nats": {"events_max_size": "1GiB"}}})

@@ -21,6 +21,9 @@ from services.common.mail.trace import date_text
 _OURS: Final = ("x-spam-", "x-gatepost-")
 """Local mailboxes sort by these fields, so only policy may write them."""
 
+_TOKEN: Final = re.compile(rb'\\.|[^\\()";]+|.', re.DOTALL)
+"""A quoted pair, plain octets, or one that means something."""
+
 _FOLDED_VALUE: Final = re.compile(r"[^\r\n\0]+(?:\r\n[ \t][^\r\n\0]+)*")
 
 
@@ -62,11 +65,38 @@ def _is_forged(field: HeaderField, claims: re.Pattern[bytes]) -> bool:
     key = field.key
     if key.startswith(_OURS) or is_stray(field):
         return True
-    # Anything before the first semicolon that holds our name: comments and quotes are allowed
-    # there, and readers of the field do not agree on how to skip them.
-    return key == "authentication-results" and bool(
-        claims.search(field.value.partition(b";")[0].lower())
-    )
+    if key != "authentication-results":
+        return False
+    named = _authserv_id(field.value.lower())
+    # Readers do not agree on whether a comment parts a word, so both readings count.
+    return named is None or any(map(claims.search, (named, b"".join(named.split()))))
+
+
+def _authserv_id(value: bytes) -> bytes | None:
+    """What stands before the first `;`: comments as spaces, quotes opened (RFC 8601 §2.2).
+
+    None if that cannot be told: a comment or a quote without an end, or a backslash outside them.
+    """
+    found: list[bytes] = []
+    depth, quoted = 0, False
+    for match in _TOKEN.finditer(value):
+        token = match[0]
+        if depth:
+            depth += (token == b"(") - (token == b")")
+        elif token == b'"':
+            quoted = not quoted
+        elif quoted:
+            found.append(token[1:] if token.startswith(b"\\") else token)
+        elif token == b"(":
+            depth = 1
+            found.append(b" ")
+        elif token == b";":
+            break
+        elif token.startswith(b"\\"):
+            return None
+        else:
+            found.append(token)
+    return None if depth or quoted else b"".join(found)
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from services.common.dns import Answer, Resolver, Status
+from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.turns import Turns
 from services.policy.arc.result import NO_CHAIN, ArcResult
 from services.policy.arc.sets import (
@@ -21,10 +21,11 @@ from services.policy.arc.sets import (
     parse_message_signature,
     read_sets,
 )
+from services.policy.checks.check import look_up_all
 from services.policy.dkim.key import verifies, verifies_octets
 from services.policy.dkim.signature import BadSignature, Signature
 from services.policy.dkim.syntax import canonical_fields, canonical_signature
-from services.policy.dkim.verification import check_body, header_digest, key_of, look_up_keys
+from services.policy.dkim.verification import check_body, header_digest, key_of
 from services.policy.subject import Mail
 
 MAX_OLDER = 10
@@ -44,7 +45,8 @@ async def verify_chain(mail: Mail, resolver: Resolver, *, turns: Turns | None = 
         await mail.hash_body([(newest.body_canonicalization, newest.body_length)])
         older = _readable(reversed(sets[:-1][-MAX_OLDER:]))
         needed = [newest.key_name, *(each.seal.key_name for each in sets)]
-        keys = await look_up_keys([*needed, *(each.key_name for each in older)], resolver)
+        names = [*needed, *(each.key_name for each in older)]
+        keys = await look_up_all(resolver, names, RecordType.TXT)
         if any(keys[name].status is Status.TEMPORARY for name in needed):
             why = "a key cannot be looked up just now"
             return ArcResult("temperror", why, sealers, keys=tuple(keys.values()))

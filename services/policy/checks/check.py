@@ -7,7 +7,8 @@ a DNS server did, and it asks nobody but the parts in `Means`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -142,3 +143,15 @@ def dns_evidence(answer: Answer) -> Evidence:
 async def look_up(resolver: Resolver, name: str, rdtype: RecordType) -> Answer:
     """An answer, without a turn of the event loop when it is known already."""
     return resolver.cached(name, rdtype) or await resolver.query(name, rdtype)
+
+
+async def look_up_all(
+    resolver: Resolver, names: Iterable[str], rdtype: RecordType
+) -> dict[str, Answer]:
+    """The answers in the order of their names, side by side; no tasks for what is known."""
+    found = {name: resolver.cached(name, rdtype) for name in names}
+    missing = [name for name, known in found.items() if known is None]
+    if missing:
+        asked = await asyncio.gather(*(resolver.query(name, rdtype) for name in missing))
+        found |= zip(missing, asked, strict=True)
+    return {name: answer for name, answer in found.items() if answer is not None}

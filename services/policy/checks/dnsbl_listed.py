@@ -8,7 +8,6 @@ answer in 127.0.0.0/8 means listed, with the codes that the list is configured f
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import IPv4Address, ip_network
 
 from services.common.config.policy import DnsblList
@@ -23,6 +22,7 @@ from services.policy.checks.check import (
     dns_evidence,
     evidence,
     look_up,
+    look_up_all,
     objects,
     unknown,
 )
@@ -37,7 +37,8 @@ async def find(envelope: Envelope, means: Means) -> Finding:
     client = envelope.session.address
     lists = means.policy.dnsbl.lists
     names = [f"{reversed_name(client)}.{each.zone}" for each in lists]
-    answers = await _look_up(names, means)
+    found = await look_up_all(means.resolver, names, RecordType.A)
+    answers = [found[name] for name in names]
     facts = [evidence("client.address", client), *map(dns_evidence, answers)]
     listed = [
         (each, name)
@@ -57,14 +58,6 @@ def reversed_name(address: IPAddress) -> str:
     """RFC 5782 §2.1 and §2.4: the octets or nibbles from the last to the first."""
     pointer = address.reverse_pointer
     return pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
-
-
-async def _look_up(names: list[str], means: Means) -> list[Answer]:
-    resolver = means.resolver
-    known = [resolver.cached(name, RecordType.A) for name in names]
-    if None not in known:
-        return [answer for answer in known if answer is not None]
-    return await asyncio.gather(*(look_up(resolver, name, RecordType.A) for name in names))
 
 
 def _is_listed(each: DnsblList, answer: Answer) -> bool:

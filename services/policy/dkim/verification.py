@@ -8,7 +8,6 @@ not count as valid: whoever added the rest could have written anything.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from services.common.dns import Answer, RecordType, Resolver, Status
 from services.common.mail.message import HeaderField
 from services.common.turns import Turns
+from services.policy.checks.check import look_up_all
 from services.policy.dkim.key import Key, parse_key, verifies
 from services.policy.dkim.signature import BadSignature, Label, Signature, label_of, parse_signature
 from services.policy.dkim.syntax import canonical_fields, canonical_signature, signed_fields
@@ -64,7 +64,7 @@ async def verify_signatures(
     read = [_read(field, now) for field in fields]
     await mail.hash_body(_wanted(read))
     names = {each.key_name for each in read if isinstance(each, Signature)}
-    answers = await look_up_keys(names, resolver)
+    answers = await look_up_all(resolver, names, RecordType.TXT)
     turns = turns or Turns()
     results: list[SignatureResult] = []
     for each in read:
@@ -87,16 +87,6 @@ def _read(field: HeaderField, now: int) -> Signature | SignatureResult:
 def _wanted(read: Iterable[Signature | SignatureResult]) -> list[tuple[str, int | None]]:
     found = [each for each in read if isinstance(each, Signature)]
     return [(each.body_canonicalization, each.body_length) for each in found]
-
-
-async def look_up_keys(names: Iterable[str], resolver: Resolver) -> dict[str, Answer]:
-    """The records of these names in their order, side by side; no tasks for what is known."""
-    found = {name: resolver.cached(name, RecordType.TXT) for name in names}
-    missing = [name for name, known in found.items() if known is None]
-    if missing:
-        asked = await asyncio.gather(*(resolver.query(name, RecordType.TXT) for name in missing))
-        found |= zip(missing, asked, strict=True)
-    return {name: answer for name, answer in found.items() if answer is not None}
 
 
 def _verify(signature: Signature, mail: Mail, answer: Answer) -> SignatureResult:

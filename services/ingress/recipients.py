@@ -72,14 +72,14 @@ async def add_recipients(
     The recipients whose reply is a success are in the transaction.
     """
     read = [_read(argument, transaction, session, config) for argument in arguments]
-    asked: dict[str, _Asked] = {}
+    asked: dict[Mailbox, _Asked] = {}
     for each in read:
         if isinstance(each, _Asked):
             # Of one that was given twice the first stands, as if they had not come together.
-            asked.setdefault(each.mailbox.key, each)
+            asked.setdefault(each.mailbox, each)
     told = await _told(tuple(asked.values()), transaction, session, config, policy)
     replies = dict(zip(asked, told, strict=True))
-    return [each if isinstance(each, Reply) else replies[each.mailbox.key] for each in read]
+    return [each if isinstance(each, Reply) else replies[each.mailbox] for each in read]
 
 
 def _read(
@@ -102,7 +102,7 @@ def _read(
         return error.reply
     if smtputf8 and not transaction.parameters.smtputf8:
         return NON_ASCII_ADDRESS
-    if mailbox.key in transaction.recipients:
+    if mailbox in transaction.recipients:
         return RECIPIENT_OK
     if len(transaction.recipients) >= config.smtp.limits.recipients:
         return TOO_MANY_RECIPIENTS
@@ -178,7 +178,7 @@ def _add(asked: _Asked, deliver_to: tuple[Mailbox, ...], transaction: Transactio
         return TOO_MANY_RECIPIENTS
     transaction.octets = octets
     transaction.destinations |= destinations
-    transaction.recipients[recipient.mailbox.key] = recipient
+    transaction.recipients[recipient.mailbox] = recipient
     return RECIPIENT_OK
 
 

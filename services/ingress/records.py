@@ -18,6 +18,7 @@ from gatepost.queue.v1.record_pb2 import (
     QueuedMessage,
     Recipient,
 )
+from services.common.mail.address import Mailbox
 from services.common.mail.envelope import Notify
 from services.common.queue.content import MAX_INLINE_OCTETS
 from services.common.queue.record import SCHEMA_VERSION, ready
@@ -86,13 +87,17 @@ def records(
 
 
 def _by_destination(accepted: Iterable[AcceptedRecipient]) -> dict[str, list[Recipient]]:
-    """The recipients of each destination; an address that two of them lead to stands there once."""
+    """The recipients of each destination; an address that two of them lead to stands there once.
+
+    Addresses are compared as they are: local ones come folded from policy, and others are not ours
+    to fold.
+    """
     found: dict[str, list[Recipient]] = {}
-    seen: set[str] = set()
+    seen: set[Mailbox] = set()
     for recipient in accepted:
         for target in recipient.deliver_to:
-            if target.key not in seen:
-                seen.add(target.key)
+            if target not in seen:
+                seen.add(target)
                 found.setdefault(target.domain, []).append(_recipient(recipient, str(target)))
     return found
 

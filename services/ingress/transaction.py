@@ -30,8 +30,9 @@ class Transaction:
     message_id: str
     sender: Mailbox | None
     parameters: MailParameters
-    recipients: dict[str, AcceptedRecipient] = field(default_factory=dict)
-    """By the key of the forward-path: a recipient given twice is one recipient."""
+    recipients: dict[Mailbox, AcceptedRecipient] = field(default_factory=dict)
+    """By the forward-path: a recipient given twice is one recipient. Letter case tells recipients
+    apart, since only the host of a domain may fold it (RFC 5321 §2.4)."""
     asked: int = 0
     """RCPT commands, refused ones included."""
     destinations: set[str] = field(default_factory=set)

@@ -80,6 +80,40 @@ async def test_a_mail_to_three_domains_is_three_records_of_one_id(
     assert b" for <" not in mails[0].content
 
 
+@pytest.mark.parametrize("pipelined", [False, True], ids=["one by one", "pipelined"])
+async def test_letter_case_tells_mailboxes_elsewhere_apart_and_not_ours(
+    pipelined: bool, tmp_path: Path, nats_server: NatsServer
+) -> None:
+    far = ["JSmith@remote.example", "jsmith@remote.example"]
+    recipients = ["You@example.test", *far, "you@EXAMPLE.test", "jsmith@Remote.Example"]
+    commands = [f"RCPT TO:<{recipient}>" for recipient in recipients]
+    commands[0] += " NOTIFY=FAILURE"
+    commands[2] += " NOTIFY=SUCCESS"
+    async with running_edge(tmp_path, nats_server) as edge:
+        edge.policy.deliver_to |= {address: [address] for address in far}
+        edge.policy.deliver_to["You@example.test"] = ["you@example.test"]
+        async with connected(edge.port()) as client:
+            await client.hello()
+            await client.say("MAIL FROM:<sender@example.net>")
+            if pipelined:
+                client.send("".join(f"{command}\r\n" for command in commands).encode())
+            for command in commands:
+                reply = await (client.reply() if pipelined else client.say(command))
+                assert reply.startswith("250 ")
+            await client.say("DATA")
+            assert (await client.content(_TEXT)).startswith("250 ")
+        mails = await edge.mails()
+    assert {
+        mail.record.destination: [
+            (recipient.address, list(recipient.notify)) for recipient in mail.record.recipients
+        ]
+        for mail in mails
+    } == {
+        "example.test": [("you@example.test", ["FAILURE"])],
+        "remote.example": [(far[0], []), (far[1], ["SUCCESS"])],
+    }
+
+
 async def test_large_mail_to_many_domains_is_stored_once(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
@@ -202,7 +236,7 @@ async def test_recipients_above_the_limit_wait_and_the_others_go(
             assert replies[:100] == ["250 2.1.5 Recipient OK"] * 100
             assert all(reply.startswith("452 4.5.3 ") for reply in replies[100:])
             # One that is in already is not one more.
-            assert await client.say("RCPT TO:<U7@example.test>") == replies[0]
+            assert await client.say("RCPT TO:<u7@EXAMPLE.test>") == replies[0]
             assert (await client.say("DATA")).startswith("354 ")
             assert (await client.content(_TEXT)).startswith("250 ")
         (mail,) = await edge.mails()

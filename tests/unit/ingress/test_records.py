@@ -34,11 +34,10 @@ def _session() -> Session:
 def _recipient(
     address: str, *targets: str, notify: frozenset[Notify] = frozenset(), orcpt: str | None = None
 ) -> AcceptedRecipient:
-    mailbox = parse_mailbox(address)
     return AcceptedRecipient(
-        mailbox,
+        parse_mailbox(address, smtputf8=True),
         RecipientParameters(notify=notify, orcpt=orcpt),
-        tuple(map(parse_mailbox, targets or (address,))),
+        tuple(parse_mailbox(target, smtputf8=True) for target in targets or (address,)),
     )
 
 
@@ -49,7 +48,7 @@ def _transaction(*recipients: AcceptedRecipient) -> Transaction:
         MailParameters(ret=Ret.HEADERS, envid="QQ+2B1", body=Body.EIGHT_BIT_MIME),
     )
     for recipient in recipients:
-        transaction.recipients[recipient.mailbox.key] = recipient
+        transaction.recipients[recipient.mailbox] = recipient
     return transaction
 
 
@@ -102,12 +101,31 @@ def test_aliases_are_followed_and_meet_once() -> None:
     made = _made(
         _transaction(
             _recipient("team@example.test", "a@example.test", "b@example.org"),
-            _recipient("A@example.test"),
+            _recipient("A@example.test", "a@example.test"),
         )
     )
     assert [r.address for r in made["example.test"].recipients] == ["a@example.test"]
     assert made["example.test"].recipients[0].original_address == "team@example.test"
     assert [r.address for r in made["example.org"].recipients] == ["b@example.org"]
+
+
+def test_two_spellings_of_a_local_mailbox_are_delivered_once_as_the_first_asked() -> None:
+    first = _recipient("You@example.test", "you@example.test", notify=frozenset({Notify.SUCCESS}))
+    made = _made(_transaction(first, _recipient("you@example.test")))
+    (recipient,) = made["example.test"].recipients
+    assert recipient.address == "you@example.test"
+    assert recipient.original_address == "You@example.test"
+    assert list(recipient.notify) == ["SUCCESS"]
+
+
+SPELLINGS = [("JSmith", "jsmith"), ("straße", "strasse"), ("café", "cafe\u0301")]
+
+
+@pytest.mark.parametrize("spellings", SPELLINGS, ids=["case", "sharp-s", "accent"])
+def test_two_spellings_elsewhere_are_two_mailboxes(spellings: tuple[str, str]) -> None:
+    addresses = [f"{spelling}@remote.example" for spelling in spellings]
+    made = _made(_transaction(*map(_recipient, addresses)))
+    assert [r.address for r in made["remote.example"].recipients] == addresses
 
 
 def test_an_address_literal_is_a_destination() -> None:
@@ -142,7 +160,7 @@ def test_the_largest_record_can_be_published() -> None:
         octets += recipient_octets(recipient)
         if octets > MAX_RECIPIENT_OCTETS:
             break
-        transaction.recipients[recipient.mailbox.key] = recipient
+        transaction.recipients[recipient.mailbox] = recipient
     assert len(transaction.recipients) > 500
     outgoing = records(
         transaction,

@@ -37,8 +37,16 @@ class Result:
     """Who said it, name and address; empty for our own words."""
     reports_handed_on: bool = False
     """Delivered, and the next hop knows DSN: telling the sender of success is its business now."""
+    of_recipient: bool = False
+    """The next hop said it of this recipient, and of no other."""
 
 
-def result_of(reply: Reply, next_hop: str = "", *, reports_handed_on: bool = False) -> Result:
+def result_of(
+    reply: Reply,
+    next_hop: str = "",
+    *,
+    reports_handed_on: bool = False,
+    of_recipient: bool = False,
+) -> Result:
     """The result that a reply is."""
-    return Result(outcome_of(reply), reply, next_hop, reports_handed_on)
+    return Result(outcome_of(reply), reply, next_hop, reports_handed_on, of_recipient)

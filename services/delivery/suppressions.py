@@ -2,8 +2,8 @@
 
 Trying on spoils the name that we have with large providers. Kept in the bucket `suppressions`, one
 entry for each address; the key is a hash of the address, since keys are subjects. An entry is made
-only over a word of the next hop about the address itself, and only for mail that leaves the house:
-strangers must not fill the list.
+only over a word of the next hop about this address and no other, and only for mail that leaves the
+house: strangers must not fill the list.
 
 Guarantees: an entry that cannot be read or written costs an attempt, never a mail.
 """
@@ -174,8 +174,9 @@ class Suppressions:
 
 
 def _is_about_the_address(result: Result) -> bool:
-    said_by_next_hop = result.outcome is Outcome.PERMANENT and bool(result.next_hop)
-    return said_by_next_hop and result.reply.enhanced in _ABOUT_THE_ADDRESS
+    # A word to several recipients may be about any of them.
+    refused = result.of_recipient and result.outcome is Outcome.PERMANENT
+    return refused and result.reply.enhanced in _ABOUT_THE_ADDRESS
 
 
 def _refusal(entry: Suppression) -> Result:

@@ -15,10 +15,11 @@ from services.delivery.suppressions import Suppression
 from tests.support.delivery import Delivery, mail, submit, until, wait_queued
 from tests.support.queue_calls import QueueStub, queue_calls
 from tests.support.resolver import FakeResolver
-from tests.support.smtp_peer import SmtpPeer
+from tests.support.smtp_peer import Raw, Script, SmtpPeer
 
 FAR = "far.test"
 GONE, OTHER = f"gone@{FAR}", f"other@{FAR}"
+UNKNOWN = "550 5.1.1 User unknown"
 
 
 @pytest.fixture
@@ -90,6 +91,49 @@ async def test_what_is_not_about_the_address_lists_nobody(
         await send(store, GONE)
         await until(lambda: len(reports(tmp_path)) == 1)
         assert await delivery.suppressions.find([parse_mailbox(GONE)]) == {}
+
+
+async def on_the_list(delivery: Delivery, *addresses: str) -> list[str]:
+    """Those of them that are on the list. Once the delivery has ended it has learnt all."""
+    found = await delivery.suppressions.find([parse_mailbox(each) for each in addresses])
+    return sorted(str(entry.mailbox) for entry in found.values())
+
+
+@pytest.mark.parametrize(
+    ("scripts", "listed_alone"),
+    [
+        ({"dot": UNKNOWN}, [GONE]),
+        ({"data": UNKNOWN}, [GONE]),
+        ({"data": Raw(f"354 go on\r\n{UNKNOWN}\r\n".encode())}, [GONE]),
+        # Said before any recipient was named.
+        ({"mail": UNKNOWN}, []),
+    ],
+    ids=["dot", "data", "content", "mail"],
+)
+async def test_one_reply_to_several_lists_none_of_them(
+    store: JetStream,
+    peer: SmtpPeer,
+    tmp_path: Path,
+    scripts: dict[str, Script],
+    listed_alone: list[str],
+) -> None:
+    peer.script(rcpt="250 2.1.5 ok", **scripts)
+    async with delivery_to(store, peer, tmp_path, enabled=True) as delivery:
+        await send(store, GONE, OTHER)
+    assert await on_the_list(delivery, GONE, OTHER) == []
+    async with delivery_to(store, peer, tmp_path, enabled=True) as delivery:
+        await send(store, GONE)
+    assert await on_the_list(delivery, GONE, OTHER) == listed_alone
+
+
+async def test_who_was_refused_by_name_is_listed_and_not_those_beside_him(
+    store: JetStream, peer: SmtpPeer, tmp_path: Path
+) -> None:
+    peer.script(dot=UNKNOWN)
+    third = f"third@{FAR}"
+    async with delivery_to(store, peer, tmp_path, enabled=True) as delivery:
+        await send(store, GONE, OTHER, third)
+    assert await on_the_list(delivery, GONE, OTHER, third) == [GONE]
 
 
 async def test_an_entry_expires_unless_an_operator_made_it(

@@ -191,8 +191,9 @@ class SourceAddress(Section):
 
 class Suppressions(Section):
     """A list of recipients elsewhere that were refused for good: mail for them is not tried but
-    returned at once. An entry is made when a mail exchange or smarthost says that the address does
-    not exist or is disabled (status 5.1.x or 5.2.1), or by `gatepost queue suppressions add`."""
+    returned at once. An entry is made when a mail exchange or smarthost says of this recipient and
+    no other that the address does not exist or is disabled (status 5.1.x or 5.2.1), or by
+    `gatepost queue suppressions add`."""
 
     enabled: bool = False
     """Make entries, and heed them."""

@@ -96,7 +96,7 @@ async def _transact(
         return
     if accepted and reply is not None:
         reply = reply if reply.is_transient or reply.is_permanent else NOT_READY_FOR_DATA
-        results.update(dict.fromkeys(accepted, result_of(reply, hop)))
+        results.update(dict.fromkeys(accepted, _of_all(accepted, reply, hop)))
     elif reply is not None and reply.code == _START_CONTENT:
         # It wants content for nobody, as RFC 2920 §3.1 foresees: it gets none.
         await session.connection.send(END_OF_DATA, limit_s=session.patience.block)
@@ -142,7 +142,7 @@ async def _envelope(
         if reply.is_success:
             accepted.append(addressee)
         else:
-            results[addressee] = result_of(reply, hop)
+            results[addressee] = result_of(reply, hop, of_recipient=True)
     if not accepted and not at_once:
         return [], None
     return accepted, await answer(len(commands) - 1, patience.data)
@@ -180,7 +180,7 @@ async def _interrupted(
     limit_s = session.patience.block
     reply = going_on(await session.connection.reply("the content", limit_s=limit_s))
     if reply.is_permanent:
-        results.update(dict.fromkeys(accepted, result_of(reply, session.hop)))
+        results.update(dict.fromkeys(accepted, _of_all(accepted, reply, session.hop)))
     raise SessionFailed(Failure.PROTOCOL, f"an answer within the content: {reply}")
 
 
@@ -197,7 +197,12 @@ async def _answers(
             if reply.is_intermediate:
                 reply = NOT_READY_FOR_DATA
             knows_dsn = Extension.DSN in session.extensions
-            result = result_of(reply, hop, reports_handed_on=reply.is_success and knows_dsn)
+            result = result_of(
+                reply,
+                hop,
+                reports_handed_on=reply.is_success and knows_dsn,
+                of_recipient=len(answered) == 1,
+            )
             results.update(dict.fromkeys(answered, result))
             if not session.peer.lmtp:
                 return
@@ -205,6 +210,11 @@ async def _answers(
         # It may have the mail or not. Trying another host now could only add a copy.
         results.update(dict.fromkeys(waiting, result_of(LOST_AFTER_DOT, hop)))
         session.abort()
+
+
+def _of_all(accepted: list[Addressee], reply: Reply, hop: str) -> Result:
+    """The result of a reply to the whole mail; with one recipient it is about nobody else."""
+    return result_of(reply, hop, of_recipient=len(accepted) == 1)
 
 
 async def _not_sendable(

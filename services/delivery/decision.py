@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from gatepost.policy.v1.verdict_pb2 import Reply as ReplyMessage
@@ -22,7 +22,7 @@ from services.common.config.delivery import Retry
 from services.common.mail.reply import Reply
 from services.common.queue.record import accept_time, pending
 from services.delivery.outcome import Outcome, Result, result_of
-from services.delivery.retry import is_last, next_time
+from services.delivery.retry import delay, is_last, is_too_old, next_time
 
 
 class Action(StrEnum):
@@ -80,7 +80,22 @@ def decide(
         return Decision(None, notices)
     if delayed := _delayed(record, now, retry):
         notices[Action.DELAYED] = delayed
+        record.delay_notice_time.FromDatetime(now)
     return Decision(next_time(record.attempts, now, retry), notices)
+
+
+def failure_counts(record: QueuedMessage, *, now: datetime, retry: Retry) -> bool:
+    """Whether the failure of a next hop counts as an attempt for a record without a turn there.
+
+    As often as it would be tried, so that it ends when others do; not by its age alone, since it
+    may have been suspended or held. At once if it is too old, or if its sender is to be told.
+    """
+    if is_too_old(now - accept_time(record), retry) or _delayed(record, now, retry):
+        return True
+    statuses = (each.last_status for each in pending(record) if each.HasField("last_status"))
+    times = [status.attempt_time.ToDatetime(tzinfo=UTC) for status in statuses]
+    last = max(times, default=accept_time(record))
+    return now - last >= delay(max(record.attempts, 1), retry, stray=-1)
 
 
 def give_up(record: QueuedMessage, reply: Reply, now: datetime) -> Decision:
@@ -105,10 +120,7 @@ def _delayed(record: QueuedMessage, now: datetime, retry: Retry) -> list[Recipie
     after = retry.delay_notice_after
     if not after or record.HasField("delay_notice_time") or now - accept_time(record) < after:
         return []
-    waiting = [each for each in pending(record) if _wanted(record, each, Action.DELAYED)]
-    if waiting:
-        record.delay_notice_time.FromDatetime(now)
-    return waiting
+    return [each for each in pending(record) if _wanted(record, each, Action.DELAYED)]
 
 
 _NOTIFY = {

@@ -58,7 +58,7 @@ class Notifier:
                 returned=returned,
                 hostname=self._source.current.smtp.hostname,
                 now=now,
-                give_up=self._give_up_time(record) if action is Action.DELAYED else None,
+                give_up=self._give_up_time(record, now) if action is Action.DELAYED else None,
             )
             await self._queue(record, report, now)
             NOTIFICATIONS.labels(action).inc()
@@ -90,10 +90,12 @@ class Notifier:
         local = self._source.current.domains.local
         return account if sender.domain in local and account.domain in local else sender
 
-    def _give_up_time(self, record: QueuedMessage) -> datetime:
+    def _give_up_time(self, record: QueuedMessage, now: datetime) -> datetime:
         retry = self._source.current.delivery.retry
-        longest = horizon(retry)
-        return accept_time(record) + (min(longest, retry.max_age) if retry.max_age else longest)
+        # From now: mail that was suspended or held has all its attempts after that.
+        left = horizon(retry, record.attempts)
+        age = now - accept_time(record)
+        return now + (min(left, retry.max_age - age) if retry.max_age else left)
 
     async def _returned(self, record: QueuedMessage, content: Content, action: Action) -> bytes:
         """The mail or its header; what can be had of it if the content is gone."""

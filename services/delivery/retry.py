@@ -29,17 +29,21 @@ def delay(attempts: int, settings: Retry, *, stray: float) -> timedelta:
 
 def is_last(attempts: int, age: timedelta, settings: Retry) -> bool:
     """Whether the attempt with this number (from 1), of a mail this old, was its last."""
-    too_old = bool(settings.max_age) and age >= settings.max_age
-    return too_old or attempts > settings.max_retries
+    return is_too_old(age, settings) or attempts > settings.max_retries
 
 
-def horizon(settings: Retry) -> timedelta:
-    """How long after its acceptance a mail is tried at most, as far as `max_retries` goes.
+def is_too_old(age: timedelta, settings: Retry) -> bool:
+    """Whether a mail this old is given up at its next failure, retries left or not."""
+    return bool(settings.max_age) and age >= settings.max_age
+
+
+def horizon(settings: Retry, attempts: int = 1) -> timedelta:
+    """How long after the attempt with this number a mail is tried, as far as `max_retries` goes.
 
     Somewhat more than the delays add up to: a mail that had all its attempts ends by their count.
     """
     seconds = 0.0
-    for attempt in range(1, settings.max_retries + 1):
+    for attempt in range(attempts, settings.max_retries + 1):
         wait = delay(attempt, settings, stray=1).total_seconds()
         if wait >= settings.interval.total_seconds():
             # From here on all are the same; there may be thousands.

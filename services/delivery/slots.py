@@ -13,6 +13,7 @@ Pure but for the futures of those who wait; the time is passed in. One per proce
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ MANY_DEFERRALS: Final = 10
 
 _SMOOTHING: Final = 0.2
 _FORGET_AFTER_S: Final = 600.0
+"""After this without use a next hop may be forgotten; and its last failure says nothing of now."""
 _MAX_IDLE_PLACES: Final = 10_000
 
 ACTIVE = Gauge("gatepost_delivery_sessions_active", "Attempts at next hops that run now.")
@@ -53,7 +55,8 @@ class Parked:
 
     seconds: float
     failure: Reply | None = None
-    """What the last session failed with, if the next hop is left alone because of that."""
+    """What the last session failed with, if the next hop is left alone because of that or just
+    was: mail may be given up over it."""
 
 
 @dataclass(slots=True)
@@ -116,7 +119,9 @@ class Slots:
         if self._may_wait(place, now) and await self._wait(place):
             return None
         now = self._clock()
-        return Parked(self._turn(place, max(now, place.left_alone_until), now), place.failure)
+        known = now - place.left_alone_until < _FORGET_AFTER_S
+        failure = place.failure if known else None
+        return Parked(self._turn(place, max(now, place.left_alone_until), now), failure)
 
     def give(
         self, key: str, seconds: float, *, failure: Reply | None, deferred: bool = False
@@ -160,7 +165,7 @@ class Slots:
         """Leave a next hop alone no longer. It has failed as often as before, until it succeeds."""
         place = self._places.get(key)
         if place is not None:
-            place.left_alone_until = 0.0
+            place.left_alone_until = -math.inf  # nor is mail given up over what it failed with
 
     def _leave_alone(self, place: _Place, until: float, failure: Reply) -> None:
         place.failure = failure

@@ -1,7 +1,7 @@
 """The life of one record in hand, from the consumer to the acknowledgement.
 
     read → still the newest state? → route → a turn at the next hop → attempt → decide → tell → put
-    back └ none soon, or we are behind: parked, which counts no attempt
+    back └ none soon, or we are behind: parked; what the next hop fails with counts now and then
 
 Guarantees: whatever goes wrong in here, the record is either finished, put back with a time, set
 aside as unreadable, or left unacknowledged, and then it is handed out again.
@@ -9,6 +9,7 @@ aside as unreadable, or left unacknowledged, and then it is handed out again.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -29,14 +30,13 @@ from services.common.queue.record import accept_time, pending, read_record
 from services.common.queue.subjects import RecordKey, parse_record_subject
 from services.delivery.attempt import Attempt, Attempts, NotAttempted, completed, without
 from services.delivery.content import Content
-from services.delivery.decision import Decision, decide
+from services.delivery.decision import Decision, decide, failure_counts
 from services.delivery.destinations import Destinations, Suspension
 from services.delivery.events import Events
 from services.delivery.ledger import SUPERSEDED, Ledger
 from services.delivery.notifier import Notifier
 from services.delivery.outcome import Outcome, Result, result_of
 from services.delivery.precedence import BUSY, Precedence, is_fresh
-from services.delivery.retry import horizon
 from services.delivery.route import (
     LocalRoute,
     Route,
@@ -257,7 +257,10 @@ class Worker:
                 self._slots.give(route.key, seconds, failure=failure, deferred=deferred)
         return completed(attempt, hand.record, hand.decided)
 
-    async def _settle(self, hand: Hand, attempt: Attempt) -> None:
+    async def _settle(
+        self, hand: Hand, attempt: Attempt, *, sooner: timedelta = timedelta.max
+    ) -> None:
+        """Do what the results mean. A retry may be due `sooner` than the settings say."""
         record, now = hand.record, self._now()
         tried = pending(record)
         decision = decide(
@@ -267,6 +270,8 @@ class Worker:
             retry=self._source.current.delivery.retry,
             local=hand.route.kind is RouteKind.LOCAL,
         )
+        if decision.due is not None and sooner < decision.due - now:
+            decision = dataclasses.replace(decision, due=now + sooner)
         self._count(hand, attempt.results, now)
         if decision.notices:
             await self._notifier.notify(record, hand.content, decision, now)
@@ -319,16 +324,21 @@ class Worker:
     # --- no attempt -----------------------------------------------------------------------------
 
     async def _park(self, hand: Hand, parked: Parked, next_hop: str) -> None:
+        wait = timedelta(seconds=parked.seconds)
         if parked.failure is None:
-            await self._put_back(hand, timedelta(seconds=parked.seconds), BUSY, reason="busy")
+            await self._put_back(hand, wait, BUSY, reason="busy")
             return
-        if self._age(hand.record) > horizon(self._source.current.delivery.retry):
-            # It may never have its turn while the next hop fails; what it fails with counts for it.
-            failed = result_of(parked.failure)
-            await self._settle(hand, Attempt([failed] * len(pending(hand.record))))
+        retry = self._source.current.delivery.retry
+        if failure_counts(hand.record, now=self._now(), retry=retry):
+            # It may never have its turn while the next hop fails. A refusal of another mail's
+            # session is not final for this one.
+            failed = Result(Outcome.TEMPORARY, parked.failure)
+            others = pending(without(hand.record, hand.decided))
+            attempt = completed(Attempt([failed] * len(others)), hand.record, hand.decided)
+            await self._settle(hand, attempt, sooner=wait)
             return
         why = f"{next_hop} {FAILING}: {parked.failure}"
-        await self._put_back(hand, timedelta(seconds=parked.seconds), why, reason="failing")
+        await self._put_back(hand, wait, why, reason="failing")
 
     async def _put_back(self, hand: Hand, wait: timedelta, why: str, *, reason: str) -> None:
         hand.record.wait_reason = why

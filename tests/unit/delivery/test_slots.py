@@ -133,6 +133,22 @@ async def test_what_another_replica_says_is_believed_up_to_the_limit(clock: Cloc
     assert await made.take("a") is None
 
 
+@pytest.mark.parametrize(("later", "known"), [(30, True), (3600, False)])
+async def test_a_failure_of_long_ago_is_not_held_against_mail_that_waits_for_its_turn(
+    clock: Clock, later: float, known: bool
+) -> None:
+    """It may be given up over what the next hop fails with; the session that runs may succeed."""
+    made = slots(clock)
+    assert await made.take("a") is None
+    made.give("a", 0.1, failure=FAILURE)
+    clock.now += later
+    assert await made.take("a") is None
+    clock.now += 2  # so long that nobody waits in hand
+    parked = await made.take("a")
+    assert parked is not None
+    assert parked.failure == (FAILURE if known else None)
+
+
 async def test_mails_begin_evenly_spread_where_a_rate_is_set(clock: Clock) -> None:
     made = slots(clock, rate={"messages": 6, "period": "1m", "exceptions": {"b.test": 60}})
     begun: list[float] = []

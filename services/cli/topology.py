@@ -49,7 +49,7 @@ WaitOption = Annotated[
 
 @app.command()
 def ensure(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOption = 60.0) -> None:
-    """Create what is missing, and update the consumers that an older release made."""
+    """Create what is missing, and update what an older release made."""
     created = _with_store(_config(config, data), wait, partial(_ensure, wait_s=wait))
     for name in created:
         typer.echo(f"created or updated {name}")

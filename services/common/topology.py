@@ -40,8 +40,17 @@ MAX_ACK_PENDING: Final = 10_000
 
 BUCKETS: Final = ("accounts", "suppressions", "destinations", "callouts", "logins", "mta_sts")
 
+CALLOUTS_STREAM: Final = "KV_callouts"
+
 CALLOUTS_MAX_AGE_S: Final = 7 * 24 * 3600
 """What a mail exchange said a week ago is forgotten: strangers choose how many there are."""
+
+CALLOUTS_MAX_OCTETS: Final = 256 << 20
+"""About a million keys. They must never take the room of mail, so what is beyond this is not
+remembered, which greylisting and callouts can do without."""
+
+CALLOUTS_SHARE: Final = 10
+"""Of a small storage the callouts have one part in so many."""
 
 
 TRY_AGAIN_S: Final = 0.5
@@ -123,6 +132,8 @@ def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
             "allow_rollup_hdrs": True,
             "deny_delete": True,
         }
+    # How much it may hold depends on the server, and no mail depends on how much that is.
+    del table[CALLOUTS_STREAM]["max_bytes"]
     return {name: {"name": name, **config} for name, config in table.items()}
 
 
@@ -153,12 +164,13 @@ CONSUMERS: Final[Mapping[str, Mapping[str, Any]]] = {
 _FORMER: Final[Mapping[str, Sequence[int]]] = {
     "ack_wait": (_nanoseconds(60),),
     "max_ack_pending": (2000,),
+    "max_bytes": (-1,),
 }
-"""What consumers were made with by older releases; other values are an operator's choice."""
+"""What older releases made consumers and buckets with; other values are an operator's choice."""
 
 
 async def ensure(store: JetStream, settings: TopologySettings, *, wait_s: float = 0.0) -> list[str]:
-    """Create what is missing, and give consumers that an older release made what we give new ones.
+    """Create what is missing; what an older release made gets the bounds that we give new ones.
 
     Everything else is left as it is. While a cluster is still forming, or has no leader, it is
     tried again for `wait_s` seconds. Returns the names of what was created or changed. Raises
@@ -179,10 +191,17 @@ async def ensure(store: JetStream, settings: TopologySettings, *, wait_s: float 
 
 
 async def _create(store: JetStream, settings: TopologySettings, created: list[str]) -> None:
+    bounds = {CALLOUTS_STREAM: await _callouts_bound(store, settings)}
     for name, config in streams(settings).items():
-        if await store.stream_state(name) is None:
-            await store.create_stream(config)
-            created.append(name)
+        bound = bounds.get(name, {})
+        state = await store.stream_state(name)
+        if state is None:
+            await store.create_stream({**config, **bound})
+        elif fresh := _brought_up(state.config, bound):
+            await store.update_stream({**state.config, **fresh})
+        else:
+            continue
+        created.append(name)
     for name, consumer in CONSUMERS.items():
         found = await store.consumer_state(QUEUE_STREAM, name)
         if found is None:
@@ -194,9 +213,16 @@ async def _create(store: JetStream, settings: TopologySettings, created: list[st
         created.append(f"{QUEUE_STREAM}/{name}")
 
 
+async def _callouts_bound(store: JetStream, settings: TopologySettings) -> dict[str, int]:
+    """The server promises this much room for each replica, so it must fit beside other bounds."""
+    limit = (await store.storage_use()).limit
+    share = CALLOUTS_MAX_OCTETS if limit is None else limit // settings.replicas // CALLOUTS_SHARE
+    return {"max_bytes": min(share, CALLOUTS_MAX_OCTETS)}
+
+
 def _brought_up(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that an older release made and that are others now."""
-    return {key: wanted[key] for key, former in _FORMER.items() if config.get(key) in former}
+    return {key: value for key, value in wanted.items() if config.get(key) in _FORMER.get(key, ())}
 
 
 async def verify(store: JetStream, settings: TopologySettings) -> list[str]:

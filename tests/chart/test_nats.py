@@ -207,6 +207,22 @@ async def test_nobody_can_change_or_delete_a_stream(user: Open, name: str, reque
                 await store.ask(f"$JS.API.{request_}", {})
 
 
+async def test_topology_alone_may_bound_what_strangers_fill(user: Open) -> None:
+    async with user("policy") as policy:
+        found = await policy.stream_state(topology.CALLOUTS_STREAM)
+        assert found is not None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(REFUSED_SECONDS):
+                await policy.update_stream(found.config)
+    unbounded = {**found.config, "max_bytes": -1}
+    async with user("topology") as store:
+        await store.update_stream(unbounded)
+        assert await topology.ensure(store, TopologySettings()) == [topology.CALLOUTS_STREAM]
+        changed = await store.stream_state(topology.CALLOUTS_STREAM)
+    assert changed is not None
+    assert changed.config == found.config
+
+
 async def test_nobody_reads_the_answers_to_others(user: Open) -> None:
     async with user("ingress") as ingress, user("policy") as policy:
         heard: list[bytes] = []

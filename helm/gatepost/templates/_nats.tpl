@@ -66,6 +66,8 @@ delivery:
   {{- end }}
 topology:
   - $JS.API.STREAM.CREATE.*
+  # A bucket that an older release made without a bound gets one.
+  - $JS.API.STREAM.UPDATE.KV_callouts
   - $JS.API.CONSUMER.CREATE.QUEUE.*
 {{- end -}}
 

@@ -250,6 +250,10 @@ class JetStream(Connection):
         """Create a stream, configured as the server's own JSON has it."""
         await self.ask(f"$JS.API.STREAM.CREATE.{config['name']}", config)
 
+    async def update_stream(self, config: Mapping[str, Any]) -> None:
+        """Change a stream that exists to this configuration."""
+        await self.ask(f"$JS.API.STREAM.UPDATE.{config['name']}", config)
+
     async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> None:
         """Create a durable consumer, configured as the server's own JSON has it."""
         await self._put_consumer(stream, config, action="create")

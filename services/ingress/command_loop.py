@@ -64,6 +64,13 @@ MAX_RECIPIENTS_TOGETHER: Final = 50
 """Pipelined RCPT commands that policy is asked about in one call; its answer takes about 300 octets
 for each, and all of them wait for the slowest."""
 
+REPLIES_IN_A_ROW: Final = 16
+"""So many, then it is the turn of the other sessions. Commands that are here already take no
+waiting, and a client may have thousands of them here."""
+
+MIN_CHUNK_OCTETS: Final = 64
+"""A chunk with fewer that is not the last counts as a command that moves no mail."""
+
 _SIMPLE: Final[Mapping[str, Callable[[Dialogue, str], Reply | bytes]]] = {
     "HELO": Dialogue.helo,
     "EHLO": Dialogue.ehlo,
@@ -88,6 +95,7 @@ class CommandLoop:
         self._is_draining = is_draining
         self._mistakes = Mistakes()
         self._chunked: _Chunked | None = None
+        self._replies_in_a_row = 0
         self._special: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "RCPT": self._rcpt,
             "DATA": self._data,
@@ -108,6 +116,9 @@ class CommandLoop:
                 if self._chunked and self._chunked.transaction is not self._dialogue.transaction:
                     # RSET, for example: the chunks that came so far belong to nothing.
                     await self._drop_chunks()
+                if self._replies_in_a_row >= REPLIES_IN_A_ROW:
+                    self._replies_in_a_row = 0
+                    await asyncio.sleep(0)
         finally:
             await self._drop_chunks()
 
@@ -156,6 +167,7 @@ class CommandLoop:
         # The reply to EHLO is octets already.
         known = None if isinstance(reply, bytes) else reply
         self._wire.send(reply if isinstance(reply, bytes) else wire(reply))
+        self._replies_in_a_row += 1
         code = known.code if known else 250
         _counter(verb, code).inc()
         if code == 421:
@@ -274,8 +286,8 @@ class CommandLoop:
             self._dialogue.reset()
             self._reply("CONTENT", intake.refusal)
         else:
-            if not octets:
-                self._mistakes.note_empty_chunk()
+            if octets < MIN_CHUNK_OCTETS:
+                self._mistakes.note_small_chunk()
             self._reply("BDAT", OK)
 
     async def _drop_chunks(self) -> None:

@@ -254,11 +254,11 @@ class Engine(SMTP):
         finally:
             self._waiting_since = None
 
-    async def block(self) -> bytes:
-        """Whatever the client has sent."""
+    async def block(self, most: int | None = None) -> bytes:
+        """Whatever the client has sent, up to so many octets."""
         self._waiting_since = self.loop.time()
         try:
-            return await self._input.block()
+            return await self._input.block(most)
         finally:
             self._waiting_since = None
 

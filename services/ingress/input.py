@@ -67,12 +67,17 @@ class Input(asyncio.StreamReader):
             raise LineTooLong(is_endless=False)
         return line
 
-    async def block(self) -> bytes:
-        """Whatever is there, at least one octet. Raises `EndOfInput`."""
-        while not self._buffer:
+    async def block(self, most: int | None = None) -> bytes:
+        """Whatever is there, at least one octet, and no more than `most`. Raises `EndOfInput`."""
+        buffer = self._buffer
+        while not buffer:
             await self._more()
-        block = bytes(self._buffer)
-        self._buffer.clear()
+        if most is None or most >= len(buffer):
+            block = bytes(buffer)
+            buffer.clear()
+        else:
+            block = bytes(buffer[:most])
+            del buffer[:most]
         self._resume()
         return block
 

@@ -1,7 +1,7 @@
 """How many mistakes a client may make before its session ends.
 
 Mistakes are commands in error, refused recipients, and commands that move no mail (NOOP without
-end, or BDAT without octets, keeps a connection without ever being idle). A message that was
+end, or BDAT with next to no octets, keeps a connection without ever being idle). A message that was
 accepted forgives all of them.
 """
 
@@ -46,8 +46,8 @@ class Mistakes:
         elif verb != "CONTENT":
             self._errors += reply.is_permanent
 
-    def note_empty_chunk(self) -> None:
-        """A chunk of no octets came, and more are to follow."""
+    def note_small_chunk(self) -> None:
+        """A chunk of next to no octets came, and more are to follow."""
         self._idle_commands += 1
 
     def forgive(self) -> None:

@@ -50,10 +50,7 @@ class Receiver:
         """Read a chunk of so many octets."""
         intake = self._intake
         while octets:
-            block = await self._block()
-            if len(block) > octets:
-                self._wire.unread(block[octets:])
-                block = block[:octets]
+            block = await self._block(octets)
             octets -= len(block)
             intake.add(lines.feed(block))
             if lines.fault is not None:
@@ -61,9 +58,9 @@ class Receiver:
             if intake.is_full:
                 await intake.store()
 
-    async def _block(self) -> bytes:
+    async def _block(self, most: int | None = None) -> bytes:
         started = time.monotonic()
-        block = await self._wire.block()
+        block = await self._wire.block(most)
         # Only the client's time counts: a large content may wait for its turn here.
         self._waited_s += time.monotonic() - started
         if self._waited_s > RATE_GRACE_S and self._intake.size < self._waited_s * self._min_rate:
@@ -74,8 +71,4 @@ class Receiver:
 async def skip(wire: Wire, octets: int) -> None:
     """Read and drop a chunk that nobody wants."""
     while octets:
-        block = await wire.block()
-        if len(block) > octets:
-            wire.unread(block[octets:])
-            return
-        octets -= len(block)
+        octets -= len(await wire.block(octets))

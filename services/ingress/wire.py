@@ -29,8 +29,11 @@ class Wire(Protocol):
     async def answer_line(self) -> bytes:
         """A line that is no command: the client's answer in AUTH. Raises as `command_line`."""
 
-    async def block(self) -> bytes:
-        """Whatever the client has sent, at least an octet. Raises `EndOfInput`."""
+    async def block(self, most: int | None = None) -> bytes:
+        """Whatever the client has sent, at least an octet, and no more than `most`.
+
+        Raises `EndOfInput`.
+        """
 
     def unread(self, data: bytes) -> None:
         """Put back what was read too far."""

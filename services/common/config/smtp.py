@@ -126,8 +126,8 @@ class Limits(Section):
     """Failed logins of one address, over all connections; then it may not log in for a while."""
     login_ban: Duration = timedelta(minutes=15)
     idle_commands: Annotated[int, Field(ge=10)] = 100
-    """Commands that move no mail (NOOP, RSET, EHLO and the like) since the last accepted message;
-    then the connection is closed."""
+    """Commands that move no mail (NOOP, RSET, EHLO and the like, and BDAT with fewer than 64 octets
+    that is not the last) since the last accepted message; then the connection is closed."""
     idle: Duration = timedelta(minutes=5)
     """How long a client may be silent (RFC 5321 asks for at least five minutes)."""
     min_data_rate: Size = 500

@@ -123,7 +123,7 @@ class Tokens:
         path = token_file(self._directory, role)
         try:
             data = _read(path)
-            if role in self._read and data == self._read[role]:
+            if role in self._read and data == self._read[role] and role not in self._rejected:
                 return False
             self._read[role] = data
             tokens = parse_tokens((data or b"").decode("ascii"))

@@ -136,6 +136,40 @@ def test_garbage_keeps_the_old_tokens(
     assert rejected() == 0
 
 
+@pytest.mark.expect_warnings("token file rejected")
+@pytest.mark.parametrize("spoil", [_unreadable, _huge, _binary])
+def test_the_same_tokens_again_are_no_longer_rejected(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    clock, path = Clock(), token_file(tmp_path, Role.SERVICE)
+    path.write_text(OLD)
+    tokens = Tokens(tmp_path, clock=clock)
+    spoil(path)
+    clock.now += 10
+    assert tokens.roles(OLD) == {Role.SERVICE}
+    assert rejected() == 1
+    if path.is_dir():
+        path.rmdir()
+    path.write_text(OLD)
+    clock.now += 10
+    assert tokens.roles(OLD) == {Role.SERVICE}
+    assert rejected() == 0
+
+
+@pytest.mark.expect_warnings("token file rejected")
+def test_garbage_that_could_not_be_read_for_a_moment_is_still_rejected(tmp_path: Path) -> None:
+    clock, path = Clock(), token_file(tmp_path, Role.SERVICE)
+    path.write_text(OLD)
+    tokens = Tokens(tmp_path, clock=clock)
+    for spoil in (_binary, _unreadable, _binary):
+        if path.is_dir():
+            path.rmdir()
+        spoil(path)
+        clock.now += 10
+        assert tokens.roles(OLD) == {Role.SERVICE}
+        assert rejected() == 1
+
+
 @pytest.mark.expect_warnings("no tokens of this role")
 @pytest.mark.parametrize("emptied", [True, False])
 def test_empty_or_missing_file_revokes(tmp_path: Path, emptied: bool) -> None:

@@ -29,6 +29,10 @@ class Refused(StoreError):
     """The server said no: a permission, a bad request."""
 
 
+class TooLarge(Refused):
+    """The message is longer than the server takes from anybody. What was asked was not done."""
+
+
 class Missing(Refused):
     """There is no such stream, consumer, key or message."""
 

@@ -5,8 +5,8 @@ While a batch is on its way the next one gathers; when nothing is on its way a m
 once. So a lone message waits for nobody, and under load the server is asked as often as it can
 answer.
 
-Guarantees: each caller learns the fate of its own message; one that fails its condition costs the
-others a second try, not their success.
+Guarantees: each caller learns the fate of its own message; one that fails its condition, or that
+the server will not take, costs the others a second try, not their success.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from services.common.jetstream import Conflict, JetStream, Outgoing, StoreError
+from services.common.jetstream import Conflict, JetStream, Outgoing, Refused, StoreError
 
 MAX_MESSAGES: Final = 200
 """The server takes 1,000; from here on nothing is gained."""
@@ -84,10 +84,10 @@ class Batcher:
     async def _send(self, batch: list[_Waiting]) -> None:
         try:
             await self._store.publish_batch([_conditional(each) for each in batch])
-        except Conflict:
+        except (Conflict, Refused):
             if len(batch) == 1:
                 raise
-            # All or none: whose condition failed is found out one by one.
+            # All or none: whose condition failed, or what was refused, is found out one by one.
             await asyncio.gather(*(self._send_alone(each) for each in batch))
             return
         for each in batch:

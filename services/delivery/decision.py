@@ -23,6 +23,7 @@ from services.common.mail.reply import Reply
 from services.common.queue.record import accept_time, pending
 from services.delivery.outcome import Outcome, Result, result_of
 from services.delivery.retry import delay, is_last, is_too_old, next_time
+from services.delivery.shortening import shorten_replies
 
 
 class Action(StrEnum):
@@ -76,6 +77,7 @@ def decide(
             record.wait_reason = f"{said_by}{result.reply}"
         if action is not None and _wanted(record, recipient, action):
             notices.setdefault(action, []).append(recipient)
+    shorten_replies(record)
     if not waits:
         return Decision(None, notices)
     if delayed := _delayed(record, now, retry):
@@ -104,6 +106,7 @@ def give_up(record: QueuedMessage, reply: Reply, now: datetime) -> Decision:
     for recipient in failed:
         recipient.last_status.CopyFrom(_status(result_of(reply), now))
         recipient.state = RecipientState.RECIPIENT_STATE_FAILED
+    shorten_replies(record)
     told = [each for each in failed if _wanted(record, each, Action.FAILED)]
     return Decision(None, {Action.FAILED: told} if told else {})
 

@@ -51,7 +51,8 @@ SUBJECT_HEADER: Final = "Gatepost-Subject"
 REASON_HEADER: Final = "Gatepost-Reason"
 
 DEAD = Counter(
-    "gatepost_delivery_set_aside_records_total", "Records set aside because they cannot be read."
+    "gatepost_delivery_set_aside_records_total",
+    "Records set aside because they cannot be read, or their next state can never be stored.",
 )
 SUPERSEDED = Counter(
     "gatepost_delivery_superseded_records_total",
@@ -183,7 +184,8 @@ class Ledger:
         return True
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
-        """Set a record that cannot be read aside, with its octets and the reason."""
+        """Set aside a record that cannot be read, or whose next state the server will never take,
+        with its octets and the reason."""
         message = Outgoing(
             f"dead.{delivery.sequence}",
             delivery.data,

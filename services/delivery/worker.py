@@ -23,7 +23,7 @@ from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common import log
 from services.common.config.source import ConfigSource
 from services.common.failpoint import Failpoint, reached
-from services.common.jetstream import Delivery, JetStream
+from services.common.jetstream import Delivery, JetStream, TooLarge
 from services.common.log import ERROR, INFO, WARNING, event
 from services.common.mail.reply import Reply
 from services.common.queue.record import accept_time, pending, read_record
@@ -157,7 +157,11 @@ class Worker:
             await self._ledger.bury(delivery, str(error))
             return
         with log.message(key.message_id):
-            await self._handle(delivery, key, record)
+            try:
+                await self._handle(delivery, key, record)
+            except TooLarge as error:
+                # Handed out again it would be delivered again, and come here again.
+                await self._ledger.bury(delivery, f"what became of it cannot be stored: {error}")
 
     async def _handle(self, delivery: Delivery, key: RecordKey, record: QueuedMessage) -> None:
         since = time.monotonic()

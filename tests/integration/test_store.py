@@ -15,7 +15,7 @@ from services.common.jetstream import (
     Missing,
     NatsSettings,
     Outgoing,
-    StoreError,
+    TooLarge,
     Unavailable,
 )
 from services.common.queue.subjects import (
@@ -153,9 +153,17 @@ async def test_a_batch_is_stored_whole(store: JetStream) -> None:
 async def test_a_batch_that_cannot_be_stored_leaves_nothing(store: JetStream) -> None:
     good = Outgoing(key("batch-2").subject(State.READY), b"x")
     too_large = Outgoing(key("batch-2", "b.example").subject(State.READY), b"x" * 3_000_000)
-    with pytest.raises(StoreError):
+    with pytest.raises(TooLarge):
         await store.publish_batch([good, good, too_large])
     assert await store.page(QUEUE_STREAM, "queue.>", after_sequence=0, count=10) == []
+
+
+async def test_what_the_server_never_takes_is_told_from_an_outage(store: JetStream) -> None:
+    subject = key("large-1").subject(State.READY)
+    with pytest.raises(TooLarge):
+        await store.publish(Outgoing(subject, bytes(1024 * 1024 + 1)))
+    await store.publish(Outgoing(subject, bytes(1000 * 1024)))
+    assert await ready(store, 1) == [subject]
 
 
 async def test_the_last_messages_of_many_subjects_are_found_together(store: JetStream) -> None:

@@ -25,7 +25,7 @@ _CONFIG = """\
 server_name: "node-{number}"
 listen: "127.0.0.1:{port}"
 http: "127.0.0.1:{monitor}"
-max_payload: 2MB
+max_payload: 1MB
 jetstream {{
   store_dir: {store}
   sync_interval: always

@@ -26,7 +26,7 @@ _ASK_AGAIN_SECONDS = 0.01
 
 _CONFIG = """\
 listen: "127.0.0.1:{port}"
-max_payload: 2MB
+max_payload: 1MB
 jetstream {{
   store_dir: {store}
   sync_interval: always

@@ -29,6 +29,7 @@ from services.common.store import (
     Stored,
     StoreError,
     StreamState,
+    TooLarge,
     Unavailable,
 )
 
@@ -50,5 +51,6 @@ __all__ = [
     "StoreError",
     "Stored",
     "StreamState",
+    "TooLarge",
     "Unavailable",
 ]

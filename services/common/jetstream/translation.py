@@ -10,7 +10,15 @@ import nats.errors
 import nats.js.errors
 from prometheus_client import Counter, Histogram
 
-from services.common.store import Conflict, Full, Missing, Refused, StoreError, Unavailable
+from services.common.store import (
+    Conflict,
+    Full,
+    Missing,
+    Refused,
+    StoreError,
+    TooLarge,
+    Unavailable,
+)
 
 REQUEST_TIMEOUT_S: Final = 5.0
 """One call to the server. It answers in milliseconds; a new leader is elected in 2–4 s."""
@@ -66,6 +74,9 @@ def translated() -> Iterator[None]:
     except nats.js.errors.NoStreamResponseError as error:
         REQUEST_ERRORS.labels("unavailable").inc()
         raise Unavailable("no stream answers on this subject") from error
+    except nats.errors.MaxPayloadError as error:
+        REQUEST_ERRORS.labels("refused").inc()
+        raise TooLarge("the message is longer than the server's max_payload") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
         REQUEST_ERRORS.labels("unavailable").inc()
         raise Unavailable(f"{type(error).__name__}: {error}") from error

@@ -37,6 +37,7 @@ from services.ingress.body_digests import BodyDigests
 from services.ingress.capacity import Reservation
 from services.ingress.header_fields import is_stray
 from services.ingress.line_length import LONG_LINE, LineLength
+from services.ingress.pieces import Pieces
 from services.ingress.replies import TOO_MUCH_MAIL
 from services.ingress.spool import Spool
 
@@ -114,10 +115,10 @@ class Intake:
         self._head = bytearray()
         self._header: HeaderBlock | None = None
         self._digests: BodyDigests | None = None
-        self._front: list[bytes] = []
-        self._front_octets = 0
-        self._pending: list[bytes] = []
-        self._pending_octets = 0
+        self._header_octets = 0
+        self._separator = b""
+        self._front = Pieces()
+        self._pending = Pieces()
         self._is_large = False
         self._spool: Spool | None = None
 
@@ -146,7 +147,7 @@ class Intake:
     @property
     def is_full(self) -> bool:
         """Whether `store` should be called before more is added."""
-        return self._pending_octets >= CHUNK_OCTETS
+        return len(self._pending) >= CHUNK_OCTETS
 
     def refuse(self, reply: Reply) -> None:
         """Drop what there is and what will come; the first reason stays."""
@@ -155,7 +156,6 @@ class Intake:
         self._head.clear()
         self._front.clear()
         self._pending.clear()
-        self._pending_octets = 0
 
     async def store(self) -> None:
         """Store what was collected. Never raises: what cannot be stored is refused."""
@@ -166,9 +166,7 @@ class Intake:
                 self.refuse(TOO_MUCH_MAIL)
                 return
             self._spool = self._open_spool()
-        chunk = b"".join(self._pending)
-        self._pending.clear()
-        self._pending_octets = 0
+        chunk = self._pending.take()
         try:
             await self._spool.append(chunk)
         except StoreError as error:
@@ -187,7 +185,7 @@ class Intake:
         spool, self._spool = self._spool, None
         return Content(
             self._header,
-            b"".join(self._front),
+            self._separator + self._front.take(),
             spool=spool,
             digests=self._digests.results(),
             size=self.size,
@@ -206,7 +204,8 @@ class Intake:
     def _octets_in_memory(self) -> int:
         """About what is kept: of a large content one chunk more, which is being published."""
         publishing = CHUNK_OCTETS if self._spool is not None else 0
-        return len(self._head) + self._front_octets + self._pending_octets + publishing
+        body = len(self._front) + len(self._pending) + publishing
+        return len(self._head) + self._header_octets + body
 
     def _add_to_header(self, data: bytes) -> bytes:
         """Collect the header; returns what belongs to the body."""
@@ -242,26 +241,18 @@ class Intake:
             header = header.without(is_stray)
         self._header = header
         self._digests = BodyDigests(header)
-        self._front.append(separator)
-        self._front_octets = len(octets)
+        self._header_octets = len(octets)
+        self._separator = separator
 
     def _add_to_body(self, data: bytes) -> None:
         if self._digests is not None:
             self._digests.update(data)
-        if not self._is_large and self._front_octets + len(data) <= MAX_INLINE_OCTETS:
-            self._front.append(data)
-            self._front_octets += len(data)
+        octets = self._header_octets + len(self._front) + len(data)
+        if not self._is_large and octets > MAX_INLINE_OCTETS:
+            # From now on everything goes to the spool, and what came so far goes first.
+            self._is_large = True
+            self._pending, self._front = self._front, self._pending
+        if self._is_large:
+            self._pending.add(data)
         else:
-            if not self._is_large:
-                self._become_large()
-            self._pending.append(data)
-            self._pending_octets += len(data)
-
-    def _become_large(self) -> None:
-        """From now on everything goes to the spool, and what came so far goes first."""
-        self._is_large = True
-        separator, *body = self._front
-        self._pending = body
-        self._pending_octets = sum(map(len, body))
-        self._front = [separator]
-        self._front_octets -= self._pending_octets
+            self._front.add(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -164,3 +165,25 @@ async def test_the_first_reason_is_told_and_the_rest_is_dropped() -> None:
         intake.add(b"x" * CHUNK_OCTETS)
         assert not intake.is_full
     assert await intake.finish() == BARE_LINE_END
+
+
+@pytest.mark.parametrize("before", [0, CHUNK_OCTETS + 1], ids=["inline", "spooled"])
+async def test_content_in_tiny_blocks_takes_no_more_memory_than_is_counted(before: int) -> None:
+    configured = Limits()
+    room = Capacity(lambda: configured).reserve()
+    intake = Intake(_LIMITS, _Spool, room)  # type: ignore[arg-type]
+    intake.add(b"A: b\r\n\r\n" + b"x" * before)
+    if intake.is_full:
+        await intake.store()
+    octets = 40_000
+    # Two octets at a time, none of which is an object that there is anyway.
+    blocks = (b"%02x" % (number % 256) for number in range(octets // 2))
+    tracemalloc.start()
+    try:
+        for block in blocks:
+            intake.add(block)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 3 * octets
+    assert isinstance(await intake.finish(), Content)

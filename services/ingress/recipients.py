@@ -4,8 +4,7 @@ Whether mail for a recipient is wanted is asked of policy, for all that a client
 call; a mail may go where policy says, and nowhere else. A mail has one verdict, so recipients under
 different rules (`policy.domains`) do not share a transaction: the later ones are told to come in
 one of their own. While policy is away and `policy.unavailable` is `accept`, mail is taken unjudged
-for our own domains, and for others only from clients that logged in: nothing here ever makes a
-relay.
+where `services.ingress.unjudged` can tell where it goes: nothing here ever makes a relay.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from services.common.log import INFO, WARNING, event
 from services.common.mail.address import (
     AddressError,
     Mailbox,
-    make_mailbox,
     parse_forward_path,
     parse_mailbox,
 )
@@ -47,6 +45,7 @@ from services.ingress.policy import Policy, PolicyAway
 from services.ingress.records import MAX_RECIPIENT_OCTETS, recipient_octets
 from services.ingress.replies import NON_ASCII_ADDRESS, OTHER_RULES
 from services.ingress.transaction import AcceptedRecipient, Session, Transaction
+from services.ingress.unjudged import unjudged_target
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +165,8 @@ def _by_verdict(answer: RecipientAnswer, asked: _Asked, transaction: Transaction
 
 
 def _unjudged(asked: _Asked, transaction: Transaction, session: Session, config: Config) -> Reply:
-    target = _unjudged_target(asked.mailbox, session, config)
+    authenticated = session.account is not None
+    target = unjudged_target(asked.mailbox, config=config, authenticated=authenticated)
     return POLICY_UNAVAILABLE if target is None else _add(asked, (target,), transaction)
 
 
@@ -189,12 +189,3 @@ def _targets(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
     except AddressError:
         return ()
     return tuple(target for target in targets if target.domain)
-
-
-def _unjudged_target(mailbox: Mailbox, session: Session, config: Config) -> Mailbox | None:
-    """Where mail goes without policy's word; None if that is not for us to say."""
-    domains = config.domains
-    if not mailbox.domain:
-        return make_mailbox(mailbox.local_part, domains.local[0]) if domains.local else None
-    ours = mailbox.domain in domains.local or mailbox.domain in domains.relay
-    return mailbox if ours or session.account is not None else None

@@ -16,11 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Protocol
 
 from services.common.config.model import Config
-from services.common.mail.address import AddressError, Mailbox, make_mailbox, parse_mailbox
+from services.common.mail.address import (
+    ROUTE_MARKS,
+    AddressError,
+    Mailbox,
+    folded,
+    make_mailbox,
+    parse_mailbox,
+)
 from services.common.mail.reply import (
     BAD_RECIPIENT_SYNTAX,
     RECIPIENT_OK,
@@ -32,9 +38,6 @@ from services.common.mail.reply import (
 MAX_ALIAS_DEPTH = 10
 MAX_DELIVER_TO = 100
 """Addresses that one recipient may become. More is a mailing list, which is something else."""
-
-_ROUTE_MARKS = frozenset("@%!")
-"""With these a local part can name somebody elsewhere: RFC 5321 Appendix F.2, and bang paths."""
 
 RESERVED = frozenset({"postmaster", "abuse"})
 
@@ -144,7 +147,7 @@ async def route(
 def _route_foreign(mailbox: Mailbox, routing: Routing, *, authenticated: bool) -> Route:
     address, domain = str(mailbox), mailbox.domain
     if domain in routing.config.domains.relay:
-        if not authenticated and not _ROUTE_MARKS.isdisjoint(mailbox.local_part):
+        if not authenticated and not ROUTE_MARKS.isdisjoint(mailbox.local_part):
             why = f"{domain} is a relay domain, and the local part asks for a route from there."
             return Route("relay_denied", why, reply=RELAY_DENIED)
         return Route("relay", f"{domain} is a relay domain.", (address,))
@@ -234,13 +237,6 @@ class _Search:
             why = f"The alias {alias} leads to {len(deliver_to) or 'no'} accounts."
             return Route("temperror", why, reply=ALIAS_BROKEN)
         return Route("alias", f"{alias} is an alias.", tuple(deliver_to))
-
-
-# The same recipients come again and again.
-@lru_cache(maxsize=4096)
-def folded(mailbox: Mailbox) -> Mailbox:
-    """An account's address in the one spelling that it is stored under."""
-    return make_mailbox(mailbox.key.rpartition("@")[0], mailbox.domain)
 
 
 def _unknown(mailbox: Mailbox, why: str) -> Route:

@@ -212,3 +212,9 @@ class Policy(Section):
     check_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=20)
     """How long the checks of a mail may take together; what is not done by then cannot be told."""
     unavailable: Unavailable = Unavailable.DEFER
+    """When policy does not answer. `defer`: clients come again later (`451`). `accept`: mail is
+    taken unjudged for our own domains, and for others from clients that logged in. Whether a
+    mailbox exists cannot be told then: what policy would refuse, give to `catch_all`, or know as an
+    alias of `accounts_file` is put into a mailbox of its own name. Clients come again later for
+    names in `recipients.aliases`, for sub-addresses, and without a login for local parts with `@`,
+    `%` or `!`."""

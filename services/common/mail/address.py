@@ -38,11 +38,13 @@ from services.common.mail.printable import is_visible
 
 __all__ = [
     "POSTMASTER",
+    "ROUTE_MARKS",
     "AddressError",
     "HeloKind",
     "HeloName",
     "Mailbox",
     "destination_of_token",
+    "folded",
     "make_mailbox",
     "parse_domain",
     "parse_forward_path",
@@ -56,6 +58,9 @@ __all__ = [
 # RFC 5321 §4.5.3.1.1 and §4.5.3.1.3, in octets of the form on the wire.
 MAX_LOCAL_PART_OCTETS = 64
 MAX_PATH_OCTETS = 256
+
+ROUTE_MARKS = frozenset("@%!")
+"""With these a local part can name somebody elsewhere: RFC 5321 Appendix F.2, and bang paths."""
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~"
 _DOT_STRING = re.compile(rf"[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*")
@@ -153,6 +158,16 @@ def make_mailbox(local_part: str, domain: str) -> Mailbox:
     Raises `AddressError`.
     """
     return Mailbox(local_part, _canonical_domain(domain))
+
+
+# The same recipients come again and again.
+@lru_cache(maxsize=4096)
+def folded(mailbox: Mailbox) -> Mailbox:
+    """An account's address in the one spelling that it is stored under.
+
+    Raises `AddressError` for what becomes too long by it.
+    """
+    return make_mailbox(mailbox.key.rpartition("@")[0], mailbox.domain)
 
 
 def parse_reverse_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox | None, str]:

@@ -251,7 +251,7 @@ class Dialogue:
             received_fields=smtp.limits.received_fields,
             line_octets=smtp.limits.line_length,
         )
-        room = self._edge.capacity.reserve()
+        room = self._edge.capacity.reserve(self.session.address)
         return Intake(limits, lambda: store.open_spool(message_id), room)
 
     async def content_ended(self, intake: Intake) -> Reply:

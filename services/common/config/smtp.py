@@ -135,7 +135,8 @@ class Limits(Section):
     content_memory: Annotated[Size, Field(ge=4 * 2**20)] = 128 * 2**20
     """Memory for all contents in hand of one ingress process. Above: 452."""
     large_contents: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Contents over 256 KiB that are taken in at a time. Others wait for a moment, then: 452."""
+    """Contents over 256 KiB that are taken in at a time, at most a quarter of them (but one at
+    least) from one IPv4 address or IPv6 /64 network. Others wait for a moment, then: 452."""
     storage_watermark: Annotated[float, Field(gt=0, le=1)] = 0.85
     """The part of NATS's storage from which on no new mail is taken: 452."""
     header_size: Annotated[Size, Field(ge=1024, le=384 * 1024)] = 256 * 1024

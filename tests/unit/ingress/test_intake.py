@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +27,7 @@ from services.ingress.capacity import Capacity, Reservation
 from services.ingress.intake import CHUNK_OCTETS, Content, Intake, IntakeLimits
 from services.ingress.line_ends import BARE_LINE_END
 
+_CLIENT = ip_address("192.0.2.1")
 _LIMITS = IntakeLimits(octets=0, header_octets=4096, received_fields=3)
 
 
@@ -54,7 +56,7 @@ class _Spool:
 
 
 def _room(**limits: int) -> Reservation:
-    return Capacity(lambda: Limits(**limits)).reserve()  # type: ignore[arg-type]
+    return Capacity(lambda: Limits(**limits)).reserve(_CLIENT)  # type: ignore[arg-type]
 
 
 async def _taken(blocks: list[bytes], spool: _Spool | None = None, **limits: int) -> Any:
@@ -170,7 +172,7 @@ async def test_the_first_reason_is_told_and_the_rest_is_dropped() -> None:
 @pytest.mark.parametrize("before", [0, CHUNK_OCTETS + 1], ids=["inline", "spooled"])
 async def test_content_in_tiny_blocks_takes_no_more_memory_than_is_counted(before: int) -> None:
     configured = Limits()
-    room = Capacity(lambda: configured).reserve()
+    room = Capacity(lambda: configured).reserve(_CLIENT)
     intake = Intake(_LIMITS, _Spool, room)  # type: ignore[arg-type]
     intake.add(b"A: b\r\n\r\n" + b"x" * before)
     if intake.is_full:

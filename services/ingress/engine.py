@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from contextlib import suppress
 from typing import Final, cast
 
 from aiosmtpd.smtp import SMTP
@@ -209,11 +210,13 @@ class Engine(SMTP):
             loop = CommandLoop(self, self._dialogue, is_draining=lambda: self._gate.is_draining)
             await loop.run()
         except SessionEnd as end:
-            if end.reply is not None:
-                self.send(wire(end.reply))
-            await self.flush()
-            if end.end != "quit":
-                await self._linger()
+            # That the client leaves while it is told why is not what ended its session.
+            with suppress(EndOfInput, OSError, TimeoutError):
+                if end.reply is not None:
+                    self.send(wire(end.reply))
+                await self.flush()
+                if end.end != "quit":
+                    await self._linger()
             raise
 
     def _log_end(self) -> None:
@@ -319,15 +322,15 @@ class Engine(SMTP):
         return tls
 
     async def _linger(self) -> None:
-        """Read on for a moment: closing on unread octets would reset the connection."""
+        """Read on for a moment: closing on unread octets would reset the connection.
+
+        Ends with `TimeoutError`, or with what `block` raises.
+        """
         if self._channel is not None and self._channel.can_write_eof():
             self._channel.write_eof()
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while True:
-                    await self._input.block()
-        except TimeoutError:
-            pass
+        async with asyncio.timeout(LINGER_S):
+            while True:
+                await self._input.block()
 
 
 def _peer_of(transport: asyncio.BaseTransport) -> Proxied | None:

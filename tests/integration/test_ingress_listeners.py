@@ -167,6 +167,34 @@ async def test_draining_does_not_wait_for_handshakes(
     assert _value("gatepost_ingress_sessions_total", **labels) == before + 1
 
 
+@pytest.mark.parametrize("resets", [False, True], ids=["closes", "resets"])
+async def test_a_session_that_we_end_is_not_lost_when_the_client_leaves_then(
+    resets: bool, tmp_path: Path, nats_server: NatsServer
+) -> None:
+    config = _with(False, name="ended")
+
+    def ended(end: str) -> float:
+        return _value("gatepost_ingress_sessions_total", listener="ended", end=end)
+
+    foreign, lost = ended("foreign"), ended("lost")
+    async with (
+        running_edge(tmp_path, nats_server, config) as edge,
+        connected(edge.port("ended")) as client,
+    ):
+        await client.hello()
+        assert (await client.say("GET / HTTP/1.1")).startswith("521 5.5.1 ")
+        if resets:
+            client.writer.transport.abort()
+        else:
+            client.writer.close()
+
+        async def is_gone() -> bool:
+            return ended("foreign") + ended("lost") > foreign + lost
+
+        await eventually(is_gone)
+    assert (ended("foreign"), ended("lost")) == (foreign + 1, lost)
+
+
 async def test_an_ipv6_client_is_named_by_its_address(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:

@@ -125,7 +125,8 @@ async def test_what_is_put_off_comes_again_and_what_is_refused_does_not(
         mails = await edge.mails()
         assert "said: 550 5.1.1 No such mailbox" in postfix.log()
     told = sorted(each.address for mail in mails for each in mail.record.recipients)
-    assert told == sorted(["you@example.test", later, strict, "sender@example.net"])
+    wanted = sorted(["you@example.test", later, strict, "sender@example.net"])
+    assert told == wanted, postfix.log()
     # One verdict, one set of rules.
     assert not [
         mail for mail in mails if len(mail.record.recipients) > 1 and strict in str(mail.record)

@@ -97,7 +97,8 @@ class Postfix:
         """Return when nothing is left to send."""
 
         async def is_empty() -> bool:
-            places = ("maildrop", "incoming", "active", "deferred")
+            # On its way back from "deferred" a mail is in "active" again, where we have looked.
+            places = ("maildrop", "incoming", "active", "deferred", "active")
             queued = (self._folder / "queue" / place for place in places)
             return not any(path.is_file() for place in queued for path in place.rglob("*"))
 

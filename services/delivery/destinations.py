@@ -2,7 +2,9 @@
 
 Kept in the bucket `destinations`: `suspended.<domain>` and `failing.<next hop>`, both in
 hexadecimal since keys are subjects. Each replica reads the bucket every `POLL_S` seconds, so what
-one of them learns all know a moment later. Losing an entry costs a few attempts, never a mail.
+one of them learns all know a moment later. A suspension counts at once where it is made: what is
+read from a server that lags, or was read before, does not undo it. Losing an entry costs a few
+attempts, never a mail.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 
-from services.common.jetstream import Bucket, JetStream, StoreError
+from services.common.jetstream import JetStream, StoreError
 from services.common.log import INFO, WARNING, event
 from services.common.mail.reply import Reply, make_reply
-from services.common.store import Stored
+from services.common.store import Outgoing, Stored
 
 BUCKET: Final = "destinations"
 POLL_S: Final = 2.0
@@ -36,6 +38,10 @@ SUSPENDED = Gauge("gatepost_delivery_suspended_destinations", "Destinations that
 FAILING = Gauge(
     "gatepost_delivery_failing_next_hops", "Next hops that are left alone because they fail."
 )
+
+_STREAM: Final = f"KV_{BUCKET}"
+_PREFIX: Final = f"$KV.{BUCKET}."
+_OPERATION: Final = "KV-Operation"
 
 _SUSPENDED: Final = "suspended"
 _FAILING: Final = "failing"
@@ -63,6 +69,14 @@ class _Entry:
         return self.until is None or self.until > now
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What was made of a destination here, and the sequence that it has in the bucket."""
+
+    sequence: int
+    suspension: Suspension | None
+
+
 class Destinations:
     """The shared knowledge, as last read."""
 
@@ -77,8 +91,8 @@ class Destinations:
         self._store = store
         self._now = now
         self._on_failing = on_failing
-        self._bucket: Bucket | None = None
         self._suspended: dict[str, Suspension] = {}
+        self._unread: dict[str, _Change] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def suspension(self, destination: str) -> Suspension | None:
@@ -96,18 +110,24 @@ class Destinations:
     async def suspend(self, destination: str, until: datetime | None) -> None:
         """Leave a destination alone. Raises `StoreError`."""
         value = {"until": until.isoformat() if until is not None else None}
-        await self._put(_SUSPENDED, destination, value)
+        sequence = await self._put(_SUSPENDED, destination, value)
         self._suspended[destination] = Suspension(until)
+        self._unread[destination] = _Change(sequence, Suspension(until))
 
     async def resume(self, destination: str) -> bool:
         """End a suspension; false if there was none. Raises `StoreError`."""
-        known = await self._remove(_SUSPENDED, destination)
+        known = self.suspension(destination) is not None
+        if not known and not await self._is_stored(_SUSPENDED, destination):
+            return False
+        sequence = await self._remove(_SUSPENDED, destination)
         self._suspended.pop(destination, None)
-        return known
+        self._unread[destination] = _Change(sequence, None)
+        return True
 
     async def forget_failing(self, next_hop: str) -> None:
         """Tell nobody any more that a next hop is to be left alone. Raises `StoreError`."""
-        await self._remove(_FAILING, next_hop)
+        if await self._is_stored(_FAILING, next_hop):
+            await self._remove(_FAILING, next_hop)
 
     def tell_failing(self, next_hop: str, seconds: float, reply: Reply) -> None:
         """Tell the other replicas that a next hop is to be left alone, without waiting for it."""
@@ -138,27 +158,34 @@ class Destinations:
 
     async def refresh(self) -> None:
         """Read the bucket now. Raises `StoreError`."""
-        entries: list[_Entry] = []
+        found: dict[str, Stored] = {}
         after = 0
         for _ in range(MAX_ENTRIES // PAGE):
-            page = await self._store.page(
-                f"KV_{BUCKET}", f"$KV.{BUCKET}.>", after_sequence=after, count=PAGE
-            )
-            for stored in page:
-                entry = _entry(stored)
-                if entry is not None and entry.is_in_force(self._now()):
-                    entries.append(entry)
-                elif self._now() - stored.time > FORGET_AFTER:
-                    await self._store.purge(f"KV_{BUCKET}", stored.subject)
+            page = await self._store.page(_STREAM, f"{_PREFIX}>", after_sequence=after, count=PAGE)
+            found.update((stored.subject, stored) for stored in page)
+            after = page[-1].sequence if page else after
             if len(page) < PAGE:
                 break
-            after = page[-1].sequence
-        self._put_in_place(entries)
+        entries: list[_Entry] = []
+        for stored in found.values():
+            entry = _entry(stored)
+            if entry is not None and entry.is_in_force(self._now()):
+                entries.append(entry)
+            elif self._now() - stored.time > FORGET_AFTER:
+                await self._store.purge(_STREAM, stored.subject)
+        self._put_in_place(entries, after)
 
-    def _put_in_place(self, entries: list[_Entry]) -> None:
-        suspended = [entry for entry in entries if entry.reply is None]
+    def _put_in_place(self, entries: list[_Entry], sequence: int) -> None:
+        """Count on these entries, which are what the bucket held up to a sequence."""
+        suspended = {each.name: Suspension(each.until) for each in entries if each.reply is None}
+        changes = self._unread.items()
+        self._unread = {name: each for name, each in changes if each.sequence > sequence}
+        for name, change in self._unread.items():
+            suspended.pop(name, None)
+            if change.suspension is not None:
+                suspended[name] = change.suspension
+        self._suspended = suspended
         failing = [entry for entry in entries if entry.reply is not None]
-        self._suspended = {entry.name: Suspension(entry.until) for entry in suspended}
         for entry in failing:
             if entry.reply is not None and entry.until is not None:
                 seconds = (entry.until - self._now()).total_seconds()
@@ -166,33 +193,27 @@ class Destinations:
         SUSPENDED.set(len(suspended))
         FAILING.set(len(failing))
 
-    async def _put(self, kind: str, name: str, value: dict[str, Any]) -> None:
-        bucket = await self._opened()
-        await bucket.put(_key(kind, name), json.dumps(value).encode())
+    async def _put(self, kind: str, name: str, value: dict[str, Any]) -> int:
+        data = json.dumps(value).encode()
+        return await self._store.publish(Outgoing(_subject(kind, name), data))
 
-    async def _remove(self, kind: str, name: str) -> bool:
-        """Whether there was such an entry."""
-        bucket = await self._opened()
-        key = _key(kind, name)
-        known = await bucket.get(key) is not None
-        if known:
-            await bucket.delete(key)
-        return known
+    async def _remove(self, kind: str, name: str) -> int:
+        mark = Outgoing(_subject(kind, name), b"", {_OPERATION: "DEL"})
+        return await self._store.publish(mark)
 
-    async def _opened(self) -> Bucket:
-        if self._bucket is None:
-            self._bucket = await self._store.bucket(BUCKET)
-        return self._bucket
+    async def _is_stored(self, kind: str, name: str) -> bool:
+        stored = await self._store.last(_STREAM, _subject(kind, name))
+        return stored is not None and _OPERATION not in stored.headers
 
 
-def _key(kind: str, name: str) -> str:
-    return f"{kind}.{name.encode().hex()}"
+def _subject(kind: str, name: str) -> str:
+    return f"{_PREFIX}{kind}.{name.encode().hex()}"
 
 
 def _entry(stored: Stored) -> _Entry | None:
     """The entry of a message; None for the mark of a deleted key and for what is no entry."""
-    kind, _, name = stored.subject.removeprefix(f"$KV.{BUCKET}.").partition(".")
-    if "KV-Operation" in stored.headers or kind not in (_SUSPENDED, _FAILING):
+    kind, _, name = stored.subject.removeprefix(_PREFIX).partition(".")
+    if _OPERATION in stored.headers or kind not in (_SUSPENDED, _FAILING):
         return None
     try:
         value = json.loads(stored.data)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from gatepost.queue.v1.queue_pb2_grpc import QueueServiceStub
 from services.common.jetstream import JetStream
 from services.common.mail.reply import Reply
 from services.common.queue.subjects import State
-from services.delivery import resumption
+from services.common.store import Stored
+from services.delivery import destinations, resumption
 from services.delivery.resumption import Resumption
 from services.delivery.worker import SUSPENDED
 from tests.support.delivery import (
@@ -152,3 +154,45 @@ async def test_other_replicas_learn_of_suspensions_and_failing_next_hops(
     parked = await other.slots.take(f"smtp:127.0.0.1:{port}")
     assert parked is not None
     assert parked.failure is not None
+
+
+async def test_what_was_read_before_does_not_undo_what_an_operator_does_meanwhile(
+    store: JetStream, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = delivery.destinations
+    await shared.suspend("ended.test", None)
+    old = await store.page("KV_destinations", "$KV.destinations.>", after_sequence=0, count=100)
+    await shared.suspend("begun.test", None)
+    assert await shared.resume("ended.test")
+
+    async def lagging(*_: object, **__: object) -> list[Stored]:
+        return old
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "page", lagging)
+        for _ in range(2):
+            assert list(await shared.suspensions()) == ["begun.test"]
+    # From here on what others do counts again.
+    assert list(await shared.suspensions()) == ["begun.test"]
+    assert await Delivery(store, {}).destinations.resume("begun.test")
+    assert list(await shared.suspensions()) == []
+    assert not await shared.resume("begun.test")
+
+
+async def test_the_end_of_a_suspension_counts_wherever_its_entry_is_read(
+    store: JetStream, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark of a removed key may come on a later page than the key did."""
+    monkeypatch.setattr(destinations, "PAGE", 2)
+    page, shared = store.page, delivery.destinations
+    for name in ("first.test", "second.test", "third.test"):
+        await shared.suspend(name, None)
+
+    async def removed_meanwhile(*arguments: Any, **named: Any) -> list[Stored]:
+        found = await page(*arguments, **named)
+        if not named["after_sequence"]:
+            await Delivery(store, {}).destinations.resume("first.test")
+        return found
+
+    monkeypatch.setattr(store, "page", removed_meanwhile)
+    assert list(await shared.suspensions()) == ["second.test", "third.test"]

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from gatepost.policy.v1.verdict_pb2 import HeaderField as PolicyField
+from services.common.mail.domain import unicode_domain
 from services.common.mail.message import HeaderBlock, HeaderField, folded
 from services.common.mail.trace import date_text
 
@@ -67,9 +68,15 @@ def _is_forged(field: HeaderField, claims: re.Pattern[bytes]) -> bool:
         return True
     if key != "authentication-results":
         return False
-    named = _authserv_id(field.value.lower())
+    named = _authserv_id(_lower(field.value))
     # Readers do not agree on whether a comment parts a word, so both readings count.
     return named is None or any(map(claims.search, (named, b"".join(named.split()))))
+
+
+def _lower(value: bytes) -> bytes:
+    if value.isascii():
+        return value.lower()
+    return value.decode(errors="surrogateescape").lower().encode(errors="surrogateescape")
 
 
 def _authserv_id(value: bytes) -> bytes | None:
@@ -101,8 +108,9 @@ def _authserv_id(value: bytes) -> bytes | None:
 
 @lru_cache(maxsize=8)
 def _claims_to_be(hostname: str) -> re.Pattern[bytes]:
-    name = re.escape(hostname.lower().encode())
-    return re.compile(rb"(?<![a-z0-9.-])" + name + rb"(?![a-z0-9.-])")
+    spellings = {hostname.lower(), unicode_domain(hostname.lower())}
+    names = b"|".join(re.escape(name.encode()) for name in sorted(spellings))
+    return re.compile(rb"(?<![a-z0-9.-])(?:" + names + rb")(?![a-z0-9.-])")
 
 
 def _policy_field(field: PolicyField) -> bytes:

@@ -65,6 +65,22 @@ def test_only_what_claims_to_be_ours_goes(field: bytes, stays: bool) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("named", "stays"),
+    [
+        ("mx.xn--bcher-kva.example", False),
+        ("mx.bücher.example", False),
+        ("MX.BÜCHER.Example 1", False),
+        ("mx.buecher.example", True),
+        ("bücher.example", True),
+    ],
+)
+def test_our_name_is_known_in_every_spelling(named: str, stays: bool) -> None:
+    field = f"Authentication-Results: {named}; spf=pass\r\n".encode()
+    made = rewritten(parse_header(field), hostname="mx.xn--bcher-kva.example", trace=_TRACE)
+    assert made == _TRACE + (field if stays else b"")
+
+
 def test_policy_fields_stand_below_our_trace_in_their_order() -> None:
     fields = [
         HeaderField(name="X-Spam-Flag", value="YES"),

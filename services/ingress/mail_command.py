@@ -1,7 +1,8 @@
 """MAIL: from the client's words to a transaction (RFC 5321 §4.1.1.2).
 
 What a client may say is decided here: syntax, TLS and login where they are demanded, sizes,
-numbers. Whether the mail is wanted is asked of policy when its recipients are known.
+numbers. Whether the mail is wanted is asked of policy when its recipients are known; that includes
+a sender who is a word but no address (`policy.actions.invalid_sender`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 
 from services.common.config.model import Config
 from services.common.log import INFO, event
-from services.common.mail.address import AddressError, parse_reverse_path
+from services.common.mail.address import AddressError, NoAddress, parse_reverse_path
 from services.common.mail.envelope import ParameterError, parse_mail_parameters
 from services.common.mail.reply import (
     AUTHENTICATION_REQUIRED,
@@ -44,12 +45,17 @@ def begin(
     path = after_keyword(argument, "FROM:")
     if path is None:
         return BAD_ARGUMENTS
-    smtputf8 = not path.isascii()
+    smtputf8, invalid_sender = not path.isascii(), ""
     try:
         sender, rest = parse_reverse_path(path, smtputf8=smtputf8)
-        parameters = parse_mail_parameters(rest, offered=parameter_extensions(session))
+    except NoAddress as error:
+        if session.account:
+            return BAD_SENDER_SYNTAX
+        sender, rest, invalid_sender = None, error.parameters, error.word
     except AddressError:
         return BAD_SENDER_SYNTAX
+    try:
+        parameters = parse_mail_parameters(rest, offered=parameter_extensions(session))
     except ParameterError as error:
         return error.reply
     if smtputf8 and not parameters.smtputf8:
@@ -65,7 +71,7 @@ def begin(
     ):
         event(_log, INFO, "sender refused", sender=str(sender), account=str(session.account))
         return NOT_YOUR_ADDRESS
-    return Transaction(session.next_message_id(), sender, parameters)
+    return Transaction(session.next_message_id(), sender, parameters, invalid_sender=invalid_sender)
 
 
 def _obstacle(session: Session, config: Config, store: MailStore) -> Reply | None:

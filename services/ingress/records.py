@@ -62,7 +62,8 @@ def records(
     record = QueuedMessage(
         schema_version=SCHEMA_VERSION,
         message_id=transaction.message_id,
-        sender=transaction.sender_text,
+        # Nothing can be told to who is no address, so its mail goes on as a null sender's does.
+        sender=str(transaction.sender) if transaction.sender else "",
         ret=parameters.ret or "",
         envid=parameters.envid or "",
         body=parameters.body or "",

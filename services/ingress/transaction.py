@@ -29,7 +29,10 @@ class Transaction:
 
     message_id: str
     sender: Mailbox | None
+    """None for the null sender, and for one that is no address."""
     parameters: MailParameters
+    invalid_sender: str = ""
+    """A reverse-path that is no address: policy judges it, nothing can be sent there."""
     recipients: dict[Mailbox, AcceptedRecipient] = field(default_factory=dict)
     """By the forward-path: a recipient given twice is one recipient. Letter case tells recipients
     apart, since only the host of a domain may fold it (RFC 5321 §2.4)."""
@@ -45,8 +48,8 @@ class Transaction:
 
     @property
     def sender_text(self) -> str:
-        """The reverse-path without angle brackets; empty for the null sender."""
-        return str(self.sender) if self.sender else ""
+        """What MAIL said, without angle brackets; empty for the null sender."""
+        return str(self.sender) if self.sender else self.invalid_sender
 
 
 @dataclass(slots=True)

@@ -53,6 +53,7 @@ CASES = {
         "spam", "5.1.8 The sender's domain does not exist or takes no mail", sender="a@gone.example"
     ),
     "blank_sender": Case("spam", "5.7.1 Mail with a blank sender is not taken", sender=""),
+    "no_address": Case("spam", "5.1.7 The sender is not a valid address", sender="no.address"),
     "spf_mismatch": Case("spam", "5.7.23 SPF validation failed", sender="ann@deny.example"),
     "dkim_invalid": Case(
         "spam",
@@ -72,8 +73,8 @@ CASES = {
     ),
     "sender_unreachable": Case("accept", "5.1.8 The sender's mail exchange would not take a reply"),
 }
-# Two cases are about the same check.
-CHECK_OF = {"blank_sender": "invalid_sender"}
+# Three cases are about the same check.
+CHECK_OF = {"blank_sender": "invalid_sender", "no_address": "invalid_sender"}
 ALL_CHECKS = (*CHECKS, "sender_unreachable")
 
 
@@ -114,18 +115,18 @@ def test_options(edge: Installation, name: str, action: str) -> None:
     case, check = CASES[name], CHECK_OF.get(name, name)
     recipient = f"{'abuse' if name in CHECK_OF else 'postmaster'}@{domain_with(check, action)}"
     mail = Mail(recipient=recipient, helo=case.helo, sender=case.sender, text=case.text)
+    expected = case.default if action == "default" else action
+    folder = ".Junk" if expected == "spam" else ""
+    before = len(edge.mail(recipient, folder=folder))
     told = foretell(edge, mail)
     outcome = send(edge, mail)
     assert recorded(edge, outcome) == told
-
-    expected = case.default if action == "default" else action
     assert told["action"] == f"ACTION_{expected.upper()}"
     if expected == "refuse":
         assert (outcome.code, outcome.text) == (550, case.reply)
         return
     assert outcome.code == 250
-    folder = ".Junk" if expected == "spam" else ""
-    [arrived] = edge.wait_mail(recipient, 1, folder=folder)
+    [arrived] = edge.wait_mail(recipient, before + 1, folder=folder)[before:]
     header = arrived.replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode()
     is_spam = expected == "spam"
     assert ("\nX-Spam-Flag: YES\n" in header) == is_spam

@@ -59,7 +59,8 @@ class Actions(Section):
     nor an address literal. RFC 5321 section 4.1.4 forbids refusing mail for this alone."""
     invalid_sender: Action = Action.SPAM
     """The reverse-path is blank or not a valid address: its syntax is wrong, or its domain does
-    not exist or takes no mail (null MX)."""
+    not exist or takes no mail (null MX). What is no address is sent nothing: its mail goes on
+    with a blank reverse-path."""
     spf_mismatch: Action = Action.SPAM
     """SPF does not permit the client; `spf.mismatch_results` says which results count."""
     dkim_invalid: Action = Action.SPAM

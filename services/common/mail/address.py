@@ -43,6 +43,7 @@ __all__ = [
     "HeloKind",
     "HeloName",
     "Mailbox",
+    "NoAddress",
     "destination_of_token",
     "folded",
     "make_mailbox",
@@ -170,18 +171,37 @@ def folded(mailbox: Mailbox) -> Mailbox:
     return make_mailbox(mailbox.key.rpartition("@")[0], mailbox.domain)
 
 
+class NoAddress(AddressError):
+    """A path that holds a visible word that is no address. What it says can be judged."""
+
+    def __init__(self, reason: str, *, word: str, parameters: str) -> None:
+        super().__init__(reason)
+        self.word = word
+        self.parameters = parameters
+
+
 def parse_reverse_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox | None, str]:
     """What follows `MAIL FROM:`: the sender (None for `<>`) and the text of the parameters.
 
-    Raises `AddressError`.
+    Raises `AddressError`; `NoAddress` where only the address is wrong, not the command.
     """
     path, parameters = _split_path(argument)
     if path == "<>":
         return None, parameters
-    sender = _parse_path(path, smtputf8=smtputf8)
-    if not sender.domain:
-        raise AddressError("the reverse-path has no domain")
+    try:
+        sender = _parse_path(path, smtputf8=smtputf8)
+        if not sender.domain:
+            raise AddressError("the reverse-path has no domain")
+    except AddressError as error:
+        word = path[1:-1]
+        if not _is_word(word):
+            raise
+        raise NoAddress(error.reason, word=word, parameters=parameters) from None
     return sender, parameters
+
+
+def _is_word(text: str) -> bool:
+    return all(is_visible(c) and c not in "<> " for c in text)
 
 
 def parse_forward_path(argument: str, *, smtputf8: bool) -> tuple[Mailbox, str]:

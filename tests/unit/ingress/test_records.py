@@ -97,6 +97,13 @@ def test_a_record_says_all_that_was_said() -> None:
     assert record.recipients[0].orcpt == "rfc822;A+2Bb@example.test"
 
 
+def test_nothing_is_told_to_a_sender_who_is_no_address() -> None:
+    transaction = _transaction(_recipient("a@example.test"))
+    transaction.sender, transaction.invalid_sender = None, "no..body"
+    assert transaction.sender_text == "no..body"
+    assert _made(transaction)["example.test"].sender == ""
+
+
 def test_aliases_are_followed_and_meet_once() -> None:
     made = _made(
         _transaction(

@@ -5,6 +5,7 @@ import pytest
 from services.common.mail.address import (
     POSTMASTER,
     AddressError,
+    NoAddress,
     parse_forward_path,
     parse_mailbox,
     parse_reverse_path,
@@ -100,3 +101,30 @@ def test_a_path_of_256_octets_is_the_longest() -> None:
         parse_reverse_path(f"<{local}l@{domain}>", smtputf8=False)
     with pytest.raises(AddressError):
         parse_mailbox(f"{local}l@{domain}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "word", "parameters"),
+    [
+        ("<a>", "a", ""),
+        ("<a@> SIZE=10 BODY=7BIT", "a@", "SIZE=10 BODY=7BIT"),
+        ("<a@b_c.example>", "a@b_c.example", ""),
+        ("<a..b@c.example>", "a..b@c.example", ""),
+        ("<@relay.example:postmaster>", "@relay.example:postmaster", ""),
+        (f"<{'l' * 65}@c.example>", f"{'l' * 65}@c.example", ""),
+    ],
+)
+def test_a_word_that_is_no_address_can_be_judged(argument: str, word: str, parameters: str) -> None:
+    with pytest.raises(NoAddress) as caught:
+        parse_reverse_path(argument, smtputf8=False)
+    assert (caught.value.word, caught.value.parameters) == (word, parameters)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["a", "<a", "<a>x", "< >", "<a b>", "<a\tb>", "<a\x7fb>", "<a\u202eb>", "<a<b>", "<a>b>"],
+)
+def test_what_is_no_word_is_a_bad_command(argument: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        parse_reverse_path(argument, smtputf8=True)
+    assert not isinstance(caught.value, NoAddress)

@@ -49,7 +49,7 @@ WaitOption = Annotated[
 
 @app.command()
 def ensure(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOption = 60.0) -> None:
-    """Create what is missing, and update what an older release made."""
+    """Create what is missing, and update what an older release made or is set differently now."""
     created = _with_store(_config(config, data), wait, partial(_ensure, wait_s=wait))
     for name in created:
         typer.echo(f"created or updated {name}")
@@ -68,14 +68,19 @@ def verify(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOpt
 
 async def _ensure(store: JetStream, config: Config, *, wait_s: float) -> list[str]:
     created = await topology.ensure(store, topology_settings(config), wait_s=wait_s)
-    problems = await topology.verify(store, topology_settings(config))
+    problems = await _verify(store, config)
     if problems:
         raise CliError(problems)
     return created
 
 
 async def _verify(store: JetStream, config: Config) -> list[str]:
-    return await topology.verify(store, topology_settings(config))
+    settings = topology_settings(config)
+    problems = await topology.verify(store, settings)
+    if not problems:
+        for line in await topology.departures(store, settings):
+            typer.echo(line)
+    return problems
 
 
 def _config(file: Path | None, data: Path | None) -> Config:

@@ -1,7 +1,9 @@
 """The streams, consumer and buckets that Gatepost keeps in JetStream.
 
-`ensure` creates what is missing, from `gatepost topology ensure` or `gatepost up`. A starting
-service never changes anything: it calls `verify` and is not ready while that names a problem.
+`ensure` creates what is missing and bounds the events as it is set, from `gatepost topology ensure`
+or `gatepost up`. A service never changes anything: it calls `verify` and is not ready while that
+names a problem. What is set differently and endangers nothing is none, since in a rolling upgrade
+services of two configurations run side by side; `departures` tells of it.
 
 QUEUE has no limit of age, count or octets on purpose: message schedules exclude `discard: new`, and
 `discard: old` with any limit would delete mail that was acknowledged. The server's own
@@ -115,7 +117,7 @@ def streams(settings: TopologySettings) -> dict[str, dict[str, Any]]:
             "subjects": ["events.*.*"],
             "retention": "limits",
             "max_age": _nanoseconds(settings.events_max_age_s),
-            "max_bytes": settings.events_max_octets,
+            "max_bytes": settings.events_max_octets or -1,
             # A lost event costs a line of a history, not a mail; asynchronous is ten times cheaper.
             **({"persist_mode": "async"} if settings.replicas == 1 else {}),
         },
@@ -170,7 +172,8 @@ _FORMER: Final[Mapping[str, Sequence[int]]] = {
 
 
 async def ensure(store: JetStream, settings: TopologySettings, *, wait_s: float = 0.0) -> list[str]:
-    """Create what is missing; what an older release made gets the bounds that we give new ones.
+    """Create what is missing, bound the events as `settings` says, and give what an older release
+    made the bounds that new ones have.
 
     Everything else is left as it is. While a cluster is still forming, or has no leader, it is
     tried again for `wait_s` seconds. Returns the names of what was created or changed. Raises
@@ -197,7 +200,7 @@ async def _create(store: JetStream, settings: TopologySettings, created: list[st
         state = await store.stream_state(name)
         if state is None:
             await store.create_stream({**config, **bound})
-        elif fresh := _brought_up(state.config, bound):
+        elif fresh := _brought_up(state.config, bound) | _as_set(name, state.config, config):
             await store.update_stream({**state.config, **fresh})
         else:
             continue
@@ -225,6 +228,21 @@ def _brought_up(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[st
     return {key: value for key, value in wanted.items() if config.get(key) in _FORMER.get(key, ())}
 
 
+def _as_set(name: str, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stream is to follow the settings and does not yet."""
+    fresh = {key: wanted[key] for key in _CHANGEABLE.get(name, ()) if _differs(key, wanted, config)}
+    # It may not be longer than the age: the server chooses again.
+    return {**fresh, "duplicate_window": 0} if fresh else {}
+
+
+_CHANGEABLE: Final[Mapping[str, Sequence[str]]] = {EVENTS_STREAM: ("max_age", "max_bytes")}
+"""What `ensure` changes in streams that exist: the permissions in the chart name them too."""
+
+_AS_MADE: Final = ("num_replicas", "persist_mode")
+"""What streams that exist keep: only an operator can tell whether the servers are there to copy
+them to, and how long that may take."""
+
+
 async def verify(store: JetStream, settings: TopologySettings) -> list[str]:
     """What is unsafe or missing, one line for each problem; empty when all is well."""
     if not store.connected:
@@ -236,7 +254,9 @@ async def verify(store: JetStream, settings: TopologySettings) -> list[str]:
             if state is None:
                 problems.append(f"stream {name} is missing; run `gatepost topology ensure`")
                 continue
-            problems += _differences(f"stream {name}", wanted, state.config)
+            harmless = (*_AS_MADE, *_CHANGEABLE.get(name, ()))
+            needed = {key: value for key, value in wanted.items() if key not in harmless}
+            problems += _differences(f"stream {name}", needed, state.config)
         for name, expected in CONSUMERS.items():
             consumer = await store.consumer_state(QUEUE_STREAM, name)
             if consumer is None:
@@ -250,6 +270,33 @@ async def verify(store: JetStream, settings: TopologySettings) -> list[str]:
     return problems
 
 
+async def departures(store: JetStream, settings: TopologySettings) -> list[str]:
+    """What is not as it is set and endangers nothing, one line each. Raises `StoreError`."""
+    as_made, lines = [], []
+    for name, wanted in streams(settings).items():
+        state = await store.stream_state(name)
+        if state is None:
+            continue
+        if _differs("num_replicas", wanted, state.config):
+            as_made.append(f"{name} has {state.config.get('num_replicas')}")
+        lines += [
+            f"stream {name}: {key} is {state.config.get(key)!r}, {wanted[key]!r} is set;"
+            " run `gatepost topology ensure`"
+            for key in _CHANGEABLE.get(name, ())
+            if _differs(key, wanted, state.config)
+        ]
+    if as_made:
+        copies = ", ".join(as_made)
+        lines.append(f"nats.replicas is {settings.replicas}, and streams stay as made: {copies}")
+    return lines
+
+
+def _differs(key: str, wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
+    """The server leaves out what is zero or false."""
+    found, value = actual.get(key), wanted[key]
+    return bool(found != value and (found is not None or value))
+
+
 def _version_problems(version: tuple[int, int, int]) -> list[str]:
     if version >= MIN_SERVER_VERSION:
         return []
@@ -258,7 +305,7 @@ def _version_problems(version: tuple[int, int, int]) -> list[str]:
 
 
 def _differences(what: str, wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
-    """Where a configuration is not what it must be. The server leaves out what is zero or false."""
+    """Where a configuration is not what it must be."""
     problems = []
     for key, value in wanted.items():
         found = actual.get(key)
@@ -266,7 +313,7 @@ def _differences(what: str, wanted: Mapping[str, Any], actual: Mapping[str, Any]
             if not isinstance(found, int) or found < value:
                 problems.append(f"{what}: {key} is {found!r}, it must be at least {value!r}")
             continue
-        if key in _TUNABLE or found == value or (found is None and not value):
+        if key in _TUNABLE or not _differs(key, wanted, actual):
             continue
         problems.append(f"{what}: {key} is {found!r}, it must be {value!r}")
     return problems

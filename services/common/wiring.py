@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Final
 
@@ -13,7 +14,7 @@ from services.common.config.model import Config
 from services.common.config.system import HttpService, Nats, RpcService, RpcTls
 from services.common.dns import DnsOptions, DnsResolver
 from services.common.jetstream import JetStream, NatsSettings
-from services.common.log import LogFormat
+from services.common.log import WARNING, LogFormat, event
 from services.common.readiness import Condition
 from services.common.rpc.auth import Access, Role
 from services.common.rpc.client import ClientTls, channel
@@ -21,10 +22,12 @@ from services.common.rpc.credentials import server_credentials
 from services.common.rpc.guard import Limits
 from services.common.rpc.server import RpcServer
 from services.common.rpc.tokens import TokenFile, Tokens, token_file
-from services.common.store import NatsTls
+from services.common.store import NatsTls, StoreError
 from services.common.tls import CertificateFiles
-from services.common.topology import TopologySettings, verify
+from services.common.topology import TopologySettings, departures, verify
 from services.common.turns import Turns
+
+_log = logging.getLogger(__name__)
 
 VERIFY_INTERVAL_S: Final = 30.0
 """A topology that was safe is looked at again, in case somebody edits a stream by hand."""
@@ -94,6 +97,7 @@ async def open_store(context: Context, config: Config) -> JetStream:
 
 
 async def _watch(store: JetStream, settings: TopologySettings, condition: Condition) -> None:
+    told = False
     while True:
         if store.connected:
             problems = await verify(store, settings)
@@ -101,7 +105,19 @@ async def _watch(store: JetStream, settings: TopologySettings, condition: Condit
                 condition.fail("; ".join(problems))
             elif store.connected:
                 condition.meet()
+                told = told or await _told_departures(store, settings)
         await asyncio.sleep(VERIFY_INTERVAL_S if condition.met else VERIFY_RETRY_S)
+
+
+async def _told_departures(store: JetStream, settings: TopologySettings) -> bool:
+    """Log what is set differently; False when NATS does not say."""
+    try:
+        lines = await departures(store, settings)
+    except StoreError:
+        return False
+    for line in lines:
+        event(_log, WARNING, "the topology is not as it is set", reason=line)
+    return True
 
 
 def open_resolver(

@@ -10,7 +10,7 @@ import pytest
 
 from services.common import topology
 from services.common.jetstream import JetStream
-from services.common.queue.subjects import DELIVERY_CONSUMER, QUEUE_STREAM
+from services.common.queue.subjects import DELIVERY_CONSUMER, EVENTS_STREAM, QUEUE_STREAM
 from services.common.store import Outgoing, StoreError
 from services.common.topology import TopologySettings
 from tests.support.chart import container, render
@@ -221,6 +221,20 @@ async def test_topology_alone_may_bound_what_strangers_fill(user: Open) -> None:
         changed = await store.stream_state(topology.CALLOUTS_STREAM)
     assert changed is not None
     assert changed.config == found.config
+
+
+async def test_topology_alone_may_bound_the_events_anew(user: Open) -> None:
+    former, changed = TopologySettings(), TopologySettings(events_max_age_s=60)
+    async with user("delivery") as delivery:
+        found = await delivery.stream_state(EVENTS_STREAM)
+        assert found is not None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(REFUSED_SECONDS):
+                await delivery.update_stream(found.config)
+    async with user("topology") as store:
+        assert await topology.ensure(store, changed) == [EVENTS_STREAM]
+        assert await topology.ensure(store, former) == [EVENTS_STREAM]
+        assert await topology.departures(store, former) == []
 
 
 async def test_nobody_reads_the_answers_to_others(user: Open) -> None:

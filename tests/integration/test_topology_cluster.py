@@ -8,7 +8,7 @@ import pytest
 
 from services.common.jetstream import JetStream, NatsSettings
 from services.common.store import Unavailable
-from services.common.topology import TopologySettings, ensure
+from services.common.topology import TopologySettings, ensure, verify
 from tests.support.nats_cluster import NODES, NatsCluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -37,5 +37,8 @@ async def test_a_node_that_comes_late_is_waited_for(cluster: NatsCluster) -> Non
         cluster.start_node(2)
         assert "QUEUE" in await made
         assert await ensure(store, SETTINGS) == []
+        one = TopologySettings(replicas=1)
+        assert await verify(store, one) == []
+        assert await ensure(store, one) == []
     finally:
         await store.close()

@@ -68,6 +68,8 @@ topology:
   - $JS.API.STREAM.CREATE.*
   # A bucket that an older release made without a bound gets one.
   - $JS.API.STREAM.UPDATE.KV_callouts
+  # How long events are kept, and how many, is for the operator to change.
+  - $JS.API.STREAM.UPDATE.EVENTS
   - $JS.API.CONSUMER.CREATE.QUEUE.*
 {{- end -}}
 

@@ -44,9 +44,12 @@ class Nats(Section):
     password_file: FilePath | None = None
     """Read anew at each connection."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
-    """How many servers keep a copy of each stream."""
+    """How many servers keep a copy of each stream that is made. Streams that exist stay as made."""
     events_max_age: Duration = timedelta(days=7)
+    """How long the history of a mail is kept. 0: for ever."""
     events_max_size: Size = 256 * 2**20
+    """How much all histories may take; the oldest go first. It must fit into NATS's storage beside
+    the queue. 0: any."""
 
     @property
     def encrypted(self) -> bool:

@@ -55,7 +55,7 @@ def _names(cell: str) -> list[str]:
 
 def _peers(rule: Mapping[str, Any], side: str) -> list[str]:
     peers = rule.get(side)
-    if peers is None:
+    if not peers:  # none at all, or an empty list: to Kubernetes both are everybody
         ports = {port["port"] for port in rule["ports"]}
         return ["dns"] if ports == {53} else ["api"] if 6443 in ports else ["anybody"]
     found = []
@@ -248,3 +248,66 @@ def test_the_operator_may_allow_more() -> None:
     chart = render({"networkPolicy": {"extra": {"policy": {"egress": [more]}}}})
     assert more in chart.one("NetworkPolicy", "policy")["spec"]["egress"]
     assert not render({"networkPolicy": {"enabled": False}}).of("NetworkPolicy")
+
+
+@pytest.mark.parametrize("who", ["operators", "prometheus", "keda"])
+def test_an_empty_list_lets_in_nobody(who: str) -> None:
+    before, after = (
+        allowed(render(EVERYTHING | {"networkPolicy": given}))[1] for given in ({}, {who: []})
+    )
+    assert before - after == {edge for edge in before if edge[0] == who} != set()
+    assert after < before
+
+
+CLUSTER_DNS = {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+
+
+def _may_ask(service: str, values: dict[str, Any]) -> list[tuple[bool, set[tuple[int, str]]]]:
+    """The rules of a service for DNS: whether of any server, and at which ports."""
+    narrow = {"networkPolicy": {"dns": [CLUSTER_DNS]}}
+    rules = render(narrow | values).one("NetworkPolicy", service)["spec"]["egress"]
+    return [
+        ("to" not in rule, {(port["port"], port["protocol"]) for port in rule["ports"]})
+        for rule in rules
+        if any(port["protocol"] == "UDP" for port in rule["ports"])
+    ]
+
+
+def _both(*ports: int) -> set[tuple[int, str]]:
+    return {(port, protocol) for port in ports for protocol in ("TCP", "UDP")}
+
+
+def test_keys_asks_the_servers_of_zones_wherever_resolvers_are() -> None:
+    assert _may_ask("keys", {}) == [(True, _both(53)), (False, _both(53))]
+    assert _may_ask("policy", {}) == [(False, _both(53))]
+
+
+def test_dns_servers_of_the_configuration_are_reached_at_their_ports() -> None:
+    servers = ["10.0.0.5:5353", "10.0.0.6", "fd00::1234", "[fd00::1]:5454"]
+    resolvers = {"config": {"dns": {"servers": servers}}}
+    for service in ("policy", "delivery"):
+        assert _may_ask(service, resolvers) == [(False, _both(53, 5353, 5454))]
+    assert _may_ask("ingress", resolvers) == [(False, _both(53))]
+    instead = {"config": {"keys": {"publication_servers": ["10.0.0.5:5353", "fd00::5"]}}}
+    assert _may_ask("keys", instead) == [(True, _both(5353, 53)), (False, _both(53))]
+    alone = {"config": {"keys": {"publication_servers": ["10.0.0.5:5353"]}}}
+    assert _may_ask("keys", alone) == [(True, _both(5353)), (False, _both(53))]
+
+
+def test_nats_is_reached_at_the_ports_of_its_urls() -> None:
+    urls = ["nats://a.test:4333", "nats://[fd00::1]:4444", "nats://b.test", "nats://u:1@c.test"]
+    server = {"cidr": "192.0.2.1/32"}
+    chart = render(
+        {
+            "nats": {"enabled": False, "auth": {"existingSecret": "mine"}},
+            "config": {"nats": {"urls": urls}},
+            "networkPolicy": {"nats": [{"ipBlock": server}]},
+        }
+    )
+    for client in ("ingress", "policy", "delivery", "topology"):
+        [rule] = [
+            rule
+            for rule in chart.one("NetworkPolicy", client)["spec"]["egress"]
+            if {"ipBlock": server} in rule.get("to", [])
+        ]
+        assert _ports(rule) == {4222, 4333, 4444}

@@ -209,3 +209,38 @@ true
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* (list "10.0.0.5:5353" 53): the port of "host:port" or "[address]:port"; the other one without. */}}
+{{- define "gatepost.portOr" -}}
+{{- if regexMatch `^([^:\[\]]*|\[[^\[\]]*\]):[0-9]+$` (index . 0 | trim) -}}
+{{- include "gatepost.port" (index . 0 | trim) -}}
+{{- else -}}
+{{- index . 1 -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (dict "ports" list "servers" list): these ports, and those of DNS servers that the configuration names. */}}
+{{- define "gatepost.config.dnsPorts" -}}
+{{- $ports := list -}}
+{{- range .ports -}}
+{{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- range .servers -}}
+{{- $ports = append $ports (include "gatepost.portOr" (list . 53) | int) -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}
+
+{{/* (dict "root" $ "config" config): where NATS is reached; in a pod of ours at its own port, whatever a Service says. */}}
+{{- define "gatepost.config.natsPorts" -}}
+{{- $ports := list -}}
+{{- if .root.Values.nats.enabled -}}
+{{- $ports = list 4222 -}}
+{{- else -}}
+{{- range .config.nats.urls -}}
+{{- $place := regexReplaceAll `^[a-z]+://([^@/]*@)?` . "" | regexFind `^[^/?]*` -}}
+{{- $ports = append $ports (include "gatepost.portOr" (list $place 4222) | int) -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}

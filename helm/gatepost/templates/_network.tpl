@@ -5,11 +5,17 @@ that are in no row talk to nobody.
 
 {{/*
 Rows of from, to and ports. A name is a component of this release or one of: clients, operators,
-prometheus, dns, mail (SMTP servers of the world), web (HTTPS servers of the world), apiserver.
+prometheus, keda, dns (the servers that resolve for us), nameservers (DNS servers of the world), mail
+(SMTP servers of the world), web (HTTPS servers of the world), apiserver. Where nobody may be one of
+operators, prometheus or keda there is no row: a rule without peers would let in everybody.
 */}}
 {{- define "gatepost.edges" -}}
 {{- $config := include "gatepost.config" (dict "root" . "component" "ingress") | fromYaml -}}
 {{- $services := $config.services -}}
+{{- $given := .Values.networkPolicy -}}
+{{- $nats := include "gatepost.config.natsPorts" (dict "root" . "config" $config) -}}
+{{- $resolvers := include "gatepost.config.dnsPorts" (dict "ports" $given.dnsPorts "servers" (dig "dns" "servers" list $config)) -}}
+{{- $publication := dig "keys" "publication_servers" list $config -}}
 {{- $listeners := list -}}
 {{- range $config.smtp.listeners -}}
 {{- $listeners = append $listeners (int .port) -}}
@@ -17,40 +23,44 @@ prometheus, dns, mail (SMTP servers of the world), web (HTTPS servers of the wor
 edges:
   - {from: clients, to: ingress, ports: {{ toJson $listeners }}}
   - {from: ingress, to: policy, ports: [{{ include "gatepost.port" $services.policy.grpc }}]}
-  - {from: ingress, to: nats, ports: [4222]}
-  - {from: policy, to: nats, ports: [4222]}
+  - {from: ingress, to: nats, ports: {{ $nats }}}
+  - {from: policy, to: nats, ports: {{ $nats }}}
   {{- if include "gatepost.config.callouts" $config }}
   - {from: policy, to: mail, ports: [{{ dig "policy" "callout" "port" 25 $config }}]}
   {{- end }}
-  - {from: delivery, to: nats, ports: [4222]}
+  - {from: delivery, to: nats, ports: {{ $nats }}}
   - {from: delivery, to: keys, ports: [{{ include "gatepost.port" $services.keys.grpc }}]}
   - {from: delivery, to: mail, ports: {{ include "gatepost.config.hopPorts" $config }}}
   {{- if dig "delivery" "mta_sts" true $config }}
   - {from: delivery, to: web, ports: [443]}
   {{- end }}
-  - {from: keys, to: apiserver, ports: {{ toJson .Values.networkPolicy.apiServerPorts }}}
-  - {from: topology, to: nats, ports: [4222]}
+  - {from: keys, to: apiserver, ports: {{ toJson $given.apiServerPorts }}}
+  # Whether a key's record is visible is for the servers of its zone to say.
+  - {from: keys, to: nameservers, ports: {{ include "gatepost.config.dnsPorts" (dict "ports" (ternary list (list 53) (not (empty $publication))) "servers" $publication) }}}
+  - {from: topology, to: nats, ports: {{ $nats }}}
   {{- range $service := list "ingress" "policy" "delivery" "keys" }}
-  - {from: {{ $service }}, to: dns, ports: {{ toJson $.Values.networkPolicy.dnsPorts }}}
+  - {from: {{ $service }}, to: dns, ports: {{ ternary (toJson $given.dnsPorts) $resolvers (eq $service "ingress") }}}
+  {{- if $given.prometheus }}
   - {from: prometheus, to: {{ $service }}, ports: [{{ include "gatepost.port" (get $services $service).http }}]}
-  {{- if ne $service "ingress" }}
+  {{- end }}
+  {{- if and $given.operators (ne $service "ingress") }}
   - {from: operators, to: {{ $service }}, ports: [{{ include "gatepost.port" (get $services $service).grpc }}]}
   {{- end }}
   {{- end }}
-  - {from: topology, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
+  - {from: topology, to: dns, ports: {{ toJson $given.dnsPorts }}}
   {{- if .Values.nats.enabled }}
-  - {from: nats, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
+  - {from: nats, to: dns, ports: {{ toJson $given.dnsPorts }}}
   {{- if gt (int .Values.nats.replicas) 1 }}
   - {from: nats, to: nats, ports: [6222]}
   {{- end }}
-  {{- if .Values.delivery.keda.enabled }}
+  {{- if and $given.keda .Values.delivery.keda.enabled }}
   - {from: keda, to: nats, ports: [8222]}
   {{- end }}
   {{- end }}
   {{- if .Values.test.enabled }}
   - {from: test, to: ingress, ports: {{ toJson $listeners }}}
   - {from: test, to: test, ports: [{{ include "gatepost.test.port" . }}]}
-  - {from: test, to: dns, ports: {{ toJson .Values.networkPolicy.dnsPorts }}}
+  - {from: test, to: dns, ports: {{ toJson $given.dnsPorts }}}
   - {from: delivery, to: test, ports: [{{ include "gatepost.test.port" . }}]}
   {{- end }}
 {{- end -}}
@@ -58,13 +68,9 @@ edges:
 {{/* (dict "root" $ "name" "policy" "ports" ports): the peers of a rule as YAML; nothing means anybody. */}}
 {{- define "gatepost.peers" -}}
 {{- $given := .root.Values.networkPolicy -}}
-{{- if has .name (list "clients" "mail" "web") -}}
-{{- else if eq .name "operators" -}}
-{{- toYaml $given.operators -}}
-{{- else if eq .name "prometheus" -}}
-{{- toYaml $given.prometheus -}}
-{{- else if eq .name "keda" -}}
-{{- toYaml $given.keda -}}
+{{- if has .name (list "clients" "mail" "nameservers" "web") -}}
+{{- else if has .name (list "operators" "prometheus" "keda") -}}
+{{- toYaml (get $given .name) -}}
 {{- else if eq .name "dns" -}}
 {{- with $given.dns }}{{ toYaml . }}{{ end -}}
 {{- else if eq .name "apiserver" -}}
@@ -79,7 +85,7 @@ edges:
 {{- end -}}
 
 {{- define "gatepost.rulePorts" -}}
-{{- $udp := eq .name "dns" -}}
+{{- $udp := has .name (list "dns" "nameservers") -}}
 {{- range .ports }}
 - {port: {{ . }}, protocol: TCP}
 {{- if $udp }}

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.common.config.loader import load
 from services.common.config.model import Config
 from services.common.config.source import NEEDS_RESTART
 from services.common.config.types import format_duration, parse_duration
 from services.common.shutdown import longest
-from tests.support.chart import CHART, SERVICES, Chart, container, render
+from tests.support.chart import CHART, SERVICES, Chart, Refused, container, render
 
 VALUES_FILES = ("values.yaml", *sorted(path.name for path in CHART.glob("values-*.yaml")))
 COMPONENTS = (*SERVICES, "topology")
@@ -33,7 +34,6 @@ OTHER_CONFIG: dict[str, Any] = {
             "grace_period": "1.5m",
         },
     },
-    "ingress": {"service": {"ports": None}, "submissionService": {"ports": None}},
     "pods": {"stopDelaySeconds": 7},
 }
 RENDERINGS = [pytest.param(partial(render, files=[file]), id=file) for file in VALUES_FILES] + [
@@ -130,6 +130,42 @@ def test_submission_can_have_a_service_of_its_own() -> None:
     assert apart["externalTrafficPolicy"] == "Local"
 
 
+ONLY_MX = {"smtp": {"listeners": [{"name": "mx", "port": 2525}]}}
+LIKE_THE_DEFAULTS = {"mx": 25, "submission": 587, "submissions": 465}
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_ports_that_nobody_wrote_need_no_listener(apart: bool) -> None:
+    chart = render({"config": ONLY_MX, "ingress": {"submissionService": {"enabled": apart}}})
+    (service,) = [each for each in chart.of("Service") if "ingress" in each["metadata"]["name"]]
+    assert [port["port"] for port in service["spec"]["ports"]] == [25]
+
+
+def test_what_counts_as_written_by_nobody_is_what_the_values_say() -> None:
+    ports = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["ingress"]
+    assert ports["service"]["ports"] == LIKE_THE_DEFAULTS
+    assert ports["submissionService"]["ports"].items() <= LIKE_THE_DEFAULTS.items()
+    render({"config": ONLY_MX, "ingress": {"service": {"ports": LIKE_THE_DEFAULTS}}})
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        pytest.param({"ports": {"submission": 2000}}, "ports.submission", id="moved"),
+        pytest.param({"ports": {"smtp": 26}}, "ports.smtp", id="added"),
+        pytest.param({"nodePorts": {"smtp": 30026}}, "nodePorts.smtp", id="of nodes"),
+    ],
+)
+@pytest.mark.parametrize("service", ["service", "submissionService"])
+def test_ports_that_somebody_wrote_need_a_listener(
+    service: str, written: dict[str, Any], what: str
+) -> None:
+    ingress: dict[str, Any] = {"submissionService": {"enabled": True}}
+    ingress[service] = ingress.get(service, {}) | written
+    with pytest.raises(Refused, match=rf"ingress\.{service}\.{what}: .* \(there are: mx\)"):
+        render({"config": ONLY_MX, "ingress": ingress})
+
+
 PROXY_ANNOTATIONS = {
     "aws": ("service.beta.kubernetes.io/aws-load-balancer-proxy-protocol", "*"),
     "digitalocean": ("service.beta.kubernetes.io/do-loadbalancer-enable-proxy-protocol", "true"),
@@ -168,8 +204,6 @@ def test_a_listener_with_proxies_of_its_own_keeps_them(tmp_path: Path) -> None:
         "config": {"smtp": {"listeners": listeners}},
         "ingress": {
             "proxyProtocol": {"trusted": ["192.0.2.1"]},
-            "service": {"ports": {"submissions": None}},
-            "submissionService": {"ports": {"submissions": None}},
         },
     }
     found = loaded(render(values), "ingress", tmp_path).smtp.listeners

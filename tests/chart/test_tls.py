@@ -5,6 +5,7 @@ import base64
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,7 +16,7 @@ from services.common.store import NatsSettings, Outgoing, StoreError
 from services.common.tls import CertificateFiles, check_pair
 from tests.chart.test_nats import connected, eventually, made
 from tests.support.certificates import CertificateFolder
-from tests.support.chart import Chart, container, render
+from tests.support.chart import Chart, Refused, container, render
 from tests.support.chart_nats import ChartNats
 
 INSIDE = {"nats": {"tls": {"enabled": True}}, "grpc": {"tls": {"enabled": True}}}
@@ -149,3 +150,15 @@ def _shown(port: int) -> bytes | None:
             pass
         with context.wrap_socket(plain) as connection:
             return connection.getpeercert(binary_form=True)
+
+
+@pytest.mark.parametrize("issuer", [{}, {"kind": "ClusterIssuer"}, {"name": ""}])
+@pytest.mark.parametrize("key", ["tls", "nats.tls", "grpc.tls"])
+def test_an_issuer_without_a_name_is_refused(key: str, issuer: dict[str, str]) -> None:
+    given: dict[str, Any] = {"certManager": {"enabled": True, "issuerRef": issuer}}
+    # The SMTP ports have a certificate always.
+    values = given if key == "tls" else given | {"enabled": True}
+    for part in reversed(key.split(".")):
+        values = {part: values}
+    with pytest.raises(Refused, match=rf"\s{key}\.certManager\.issuerRef\.name: name the Issuer"):
+        render(values)

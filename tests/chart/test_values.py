@@ -43,7 +43,7 @@ EVERYTHING: dict[str, Any] = {
         "delivery": {"smarthost": {"host": "smtp.example.com", "username": "me"}},
         "policy": {"actions": {"sender_unreachable": "spam"}},
     },
-    "mailbox": {"enabled": True},
+    "mailbox": {"enabled": True, "accessModes": ["ReadWriteMany"]},
     "accounts": {"address": "you@example.org"},
     "ingress": {
         "service": {"type": "LoadBalancer", "annotations": {"a": "b"}, "nodePorts": {"mx": 30025}},
@@ -52,6 +52,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "policy": {"autoscaling": {"enabled": True}},
     "delivery": {"keda": {"enabled": True}, "smarthostSecret": {"name": "smarthost"}},
+    "keys": {"autoscaling": {"enabled": True}},
     "tls": {"certManager": {"enabled": True, "issuerRef": {"name": "ca", "kind": "Issuer"}}},
     "nats": {"replicas": 3, "tls": {"enabled": True}},
     "grpc": {

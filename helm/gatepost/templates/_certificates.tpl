@@ -27,7 +27,7 @@ spec:
   # The nodes of NATS are each other's clients.
   usages: [digital signature, key encipherment, server auth, client auth]
   issuerRef:
-    {{- toYaml .tls.certManager.issuerRef | nindent 4 }}
+    {{- include "gatepost.issuer" (dict "key" (printf "%s.tls" .component) "tls" .tls) | nindent 4 }}
   privateKey:
     algorithm: ECDSA
     rotationPolicy: Always
@@ -62,4 +62,12 @@ secret:
     - key: {{ . }}
       path: {{ . }}
     {{- end }}
+{{- end -}}
+
+{{/* (dict "key" "nats.tls" "tls" .Values.nats.tls): who of cert-manager is to make the certificate. */}}
+{{- define "gatepost.issuer" -}}
+{{- if not .tls.certManager.issuerRef.name -}}
+{{- fail (printf "%s.certManager.issuerRef.name: name the Issuer of cert-manager that is to make the certificate, or with kind: ClusterIssuer one of the cluster" .key) -}}
+{{- end -}}
+{{- toYaml .tls.certManager.issuerRef -}}
 {{- end -}}

@@ -102,6 +102,7 @@ auth:
 {{/* What the schema of values cannot say, because it takes two keys or a pod to see it. */}}
 {{- define "gatepost.config.check" -}}
 {{- $config := .config -}}
+{{- include "gatepost.scaling.check" .root -}}
 {{- if and (not .root.Values.nats.enabled) (not (dig "nats" "urls" "" $config)) -}}
 {{- fail "config.nats.urls: must name your servers when nats.enabled is false" -}}
 {{- end -}}

@@ -41,32 +41,6 @@ spec:
       {{- end }}
 {{- end -}}
 
-{{- define "gatepost.hpa" -}}
-{{- $scaling := (get .root.Values .component).autoscaling -}}
-apiVersion: autoscaling/v2
-kind: HorizontalPodAutoscaler
-metadata:
-  {{- include "gatepost.metadata" . | nindent 2 }}
-spec:
-  scaleTargetRef:
-    apiVersion: apps/v1
-    kind: Deployment
-    name: {{ include "gatepost.name" . }}
-  minReplicas: {{ $scaling.minReplicas }}
-  maxReplicas: {{ $scaling.maxReplicas }}
-  metrics:
-    - type: Resource
-      resource:
-        name: cpu
-        target:
-          type: Utilization
-          averageUtilization: {{ $scaling.cpuPercent }}
-  behavior:
-    scaleDown:
-      # Sessions and connections are moved at each step down; there is no hurry.
-      stabilizationWindowSeconds: 300
-{{- end -}}
-
 {{/* What switches the PROXY protocol on in the load balancers of a provider. */}}
 {{- define "gatepost.proxyAnnotations" -}}
 {{- $known := dict

@@ -19,7 +19,6 @@ from services.common.jetstream import JetStream
 from services.common.queue.subjects import State
 from tests.support.delivery import (
     DESTINATION,
-    IMPATIENCE,
     RECIPIENT,
     Delivery,
     events,
@@ -70,9 +69,7 @@ class World:
             "dns": {"validating": self.validating},
             "delivery": {"allowed_networks": [LOOPBACK], **self.delivery},
         }
-        async with Delivery(
-            self.store, config, resolver=resolver, patience=IMPATIENCE, mx_port=self.first.port
-        ):
+        async with Delivery(self.store, config, resolver=resolver, mx_port=self.first.port):
             await submit(self.store, record)
             self.waiting = await wait_queued(self.store, *states)
         await resolver.close()

@@ -14,9 +14,9 @@ from services.common.dns import DnsOptions, DnsResolver
 from services.common.jetstream import JetStream, NatsSettings, Outgoing, StoreError
 from services.common.queue.subjects import CONTENT_STREAM, State
 from services.common.topology import TopologySettings, ensure
+from services.delivery.smtp.session import Patience
 from tests.support.booked import booked, submit_all
 from tests.support.delivery import (
-    IMPATIENCE,
     Delivery,
     contents,
     local_and_far,
@@ -63,10 +63,10 @@ async def test_a_next_hop_that_misbehaves_gets_every_mail_once_it_is_mended(
             "domains": {"relay": {FAR: f"smtp:127.0.0.1:{sink.port}"}},
             "delivery": EAGER,
         }
-        async with Delivery(store, config, patience=IMPATIENCE):
+        async with Delivery(store, config):
             records = booked(ledger, [f"you@{FAR}"] * 3)
             await submit_all(store, records)
-            await wait_queued(store, *[State.DEFERRED] * 3, seconds=20)
+            await wait_queued(store, *[State.DEFERRED] * 3)
             sink.stop()
             sink.mend()
             sink.start()
@@ -102,18 +102,18 @@ async def test_a_next_hop_that_swallows_everything_is_passed_over(
     async with SmtpPeer() as peer:
         hosts = {"host": "127.0.0.1", "port": blackhole}
         alternatives = [{"host": "127.0.0.1", "port": peer.port}]
-        config = {"delivery": {"smarthost": hosts | {"alternatives": alternatives}}}
-        async with Delivery(store, config, patience=IMPATIENCE):
+        config = {"delivery": {"smarthost": hosts | {"alternatives": alternatives}, **EAGER}}
+        async with Delivery(store, config, patience=Patience(connect=2, quit=0.5)):
             await submit(store, mail(f"you@{FAR}"))
-            await peer.wait_mails(1, seconds=20)
+            await peer.wait_mails(1)
             await wait_queued(store)
 
 
 async def test_where_there_is_no_other_the_mail_waits(store: JetStream, blackhole: int) -> None:
     config = {"domains": {"relay": {FAR: f"smtp:127.0.0.1:{blackhole}"}}}
-    async with Delivery(store, config, patience=IMPATIENCE):
+    async with Delivery(store, config, patience=Patience(connect=2, quit=0.5)):
         await submit(store, mail(f"you@{FAR}"))
-        (waiting,) = await wait_queued(store, State.DEFERRED, seconds=20)
+        (waiting,) = await wait_queued(store, State.DEFERRED)
     assert "no answer to the connection" in waiting.wait_reason
 
 

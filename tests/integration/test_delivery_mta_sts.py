@@ -21,7 +21,6 @@ from services.common.jetstream import JetStream
 from services.common.queue.subjects import State
 from tests.support.delivery import (
     DESTINATION,
-    IMPATIENCE,
     RECIPIENT,
     Delivery,
     events,
@@ -90,7 +89,6 @@ class World:
             self.store,
             self.config,
             resolver=resolver,
-            patience=IMPATIENCE,
             mx_port=self.first.port,
             policy_port=self.host.port,
         ):
@@ -318,7 +316,6 @@ async def test_a_session_for_one_demand_does_not_serve_another(world: Build, roo
         made.store,
         made.config,
         resolver=resolver,
-        patience=IMPATIENCE,
         mx_port=made.first.port,
         policy_port=made.host.port,
     ):

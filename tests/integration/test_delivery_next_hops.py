@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from services.common.jetstream import JetStream
+from services.delivery.smtp.session import Patience
 from tests.support.booked import booked, collect, submit_all
-from tests.support.delivery import FAR, IMPATIENCE, Delivery, contents, wait_queued
+from tests.support.delivery import FAR, Delivery, contents, patience_with, wait_queued
 from tests.support.ledger import Ledger
 from tests.support.ports import free_port
-from tests.support.smtp_peer import Drip, Drop, Raw, Script, Silence, SmtpPeer
+from tests.support.smtp_peer import Call, Drip, Drop, Raw, Script, Silence, SmtpPeer, Step, Then
 
 BAD: Mapping[str, Mapping[str, Script] | None] = {
     "dead": None,
@@ -34,7 +35,7 @@ BAD: Mapping[str, Mapping[str, Script] | None] = {
     "reset at RCPT": {"rcpt": Drop()},
     "reset at DATA": {"data": Drop()},
 }
-IN_DOUBT: Mapping[str, Script] = {
+IN_DOUBT: Mapping[str, Step] = {
     "silent": Silence(),
     "closed": Drop(),
     "garbage": Raw(b"\x00\xff\xfe\r\n"),
@@ -60,7 +61,7 @@ async def test_the_next_host_gets_what_one_fails_to_take(
         port = free_port()
         if scripts is not None:
             port = (await stack.enter_async_context(SmtpPeer(**scripts))).port
-        async with Delivery(store, hosts(port, good.port), patience=IMPATIENCE):
+        async with Delivery(store, hosts(port, good.port), patience=patience_with(scripts or {})):
             await submit_all(store, booked(ledger, [f"you@{FAR}"] * 2))
             await wait_queued(store, seconds=40)
             collect(ledger, good.mails)
@@ -69,11 +70,18 @@ async def test_the_next_host_gets_what_one_fails_to_take(
 
 
 @pytest.mark.parametrize("script", IN_DOUBT.values(), ids=IN_DOUBT)
-async def test_after_the_dot_nobody_else_is_asked(store: JetStream, script: Script) -> None:
+async def test_after_the_dot_nobody_else_is_asked(store: JetStream, script: Step) -> None:
     ledger = Ledger()
-    async with SmtpPeer() as good, SmtpPeer(dot=[script, "250 2.0.0 taken"]) as doubtful:
+    async with SmtpPeer() as good, SmtpPeer() as doubtful:
         config = hosts(doubtful.port, good.port)
-        async with Delivery(store, config, patience=IMPATIENCE):
+        delivery = Delivery(store, config, patience=patience_with({"dot": script}))
+
+        def be_patient() -> None:
+            """From the next session on: who gives up on an answer that is late sends it twice."""
+            delivery._remote._patience = Patience()
+
+        doubtful.script(dot=[Then([Call(be_patient), script]), "250 2.0.0 taken"])
+        async with delivery:
             await submit_all(store, booked(ledger, [f"you@{FAR}"]))
             await wait_queued(store, seconds=40)
             collect(ledger, doubtful.mails)

@@ -17,12 +17,12 @@ from services.common.queue.subjects import CONTENT_STREAM, State, content_subjec
 from tests.support.delivery import (
     CONTENT,
     DESTINATION,
-    IMPATIENCE,
     RECIPIENT,
     Delivery,
     contents,
     events,
     mail,
+    patience_with,
     queued,
     relay,
     submit,
@@ -84,7 +84,7 @@ async def test_temporary_failures_defer(
     permanent = outcome[0] >= 500
     async with (
         SmtpPeer(**scripts, pipelining=pipelining) as peer,
-        Delivery(store, relay(peer), patience=IMPATIENCE),
+        Delivery(store, relay(peer), patience=patience_with(scripts)),
     ):
         record = mail(RECIPIENT, sender="" if permanent else "me@example.org")
         await submit(store, record)

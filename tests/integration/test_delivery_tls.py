@@ -18,17 +18,17 @@ from services.delivery.tls.sts_store import Fetched, StsStore
 from tests.support.delivery import (
     CONTENT,
     DESTINATION,
-    IMPATIENCE,
     RECIPIENT,
     Delivery,
     events,
     mail,
+    patience_with,
     relay,
     submit,
     wait_queued,
 )
 from tests.support.resolver import FakeResolver
-from tests.support.smtp_peer import Raw, SmtpPeer, Then
+from tests.support.smtp_peer import Raw, Silence, SmtpPeer, Then
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ async def test_what_can_be_encrypted_is(store: JetStream, server_tls: ssl.SSLCon
 )
 async def test_required_tls_is_never_given_up(store: JetStream, scripts: Mapping[str, Any]) -> None:
     async with SmtpPeer(**scripts) as peer:
-        async with Delivery(store, relay(peer, require_tls=True), patience=IMPATIENCE):
+        async with Delivery(store, relay(peer, require_tls=True)):
             await submit(store, mail(RECIPIENT))
             (deferred,) = await wait_queued(store, State.DEFERRED)
         assert not any(command.startswith("MAIL") for command in peer.commands)
@@ -73,8 +73,12 @@ async def test_required_tls_is_never_given_up(store: JetStream, scripts: Mapping
 
 
 async def test_broken_tls_is_better_than_no_mail(store: JetStream) -> None:
-    peer = SmtpPeer(extensions=["STARTTLS"], starttls="220 go")  # and then it knows nothing of TLS
-    async with peer, Delivery(store, relay(peer), patience=IMPATIENCE):
+    scripts: dict[str, Any] = {"starttls": Then(["220 go", Silence()])}
+    eager = {"retry": {"interval": "1s"}, "backoff": {"initial": "1s", "limit": "1s"}}
+    async with (
+        SmtpPeer(extensions=["STARTTLS"], **scripts) as peer,
+        Delivery(store, relay(peer, **eager), patience=patience_with(scripts)),
+    ):
         await submit(store, mail(RECIPIENT))
         await wait_queued(store)
         assert not peer.mails[0].tls

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -68,7 +69,7 @@ from services.delivery.tls.sts_fetch import FETCH_SECONDS, HTTPS_PORT, PolicyHos
 from services.delivery.tls.sts_store import StsStore
 from services.delivery.worker import Worker
 from tests.support.resolver import FakeResolver
-from tests.support.smtp_peer import SmtpPeer
+from tests.support.smtp_peer import Drip, Script, Silence, SmtpPeer, Step, Then
 
 CONTENT = b"From: me@example.org\r\nSubject: test\r\n\r\nHello\r\n.dot\r\n"
 _ASK_AGAIN_S = 0.02
@@ -78,8 +79,8 @@ FAR = "far.test"
 RECIPIENT = f"you@{DESTINATION}"
 ACCOUNT = "me@example.org"
 """Who sends by default: what a stranger sends may go to our own domains only."""
-IMPATIENCE = Patience(connect=2, greeting=1, command=1, data=1, block=1, end_of_data=1, quit=0.5)
-"""For peers that keep silent."""
+_PATIENCE = Patience(quit=0.5)
+_PHASES = {"greeting": "greeting", "data": "data", "dot": "end_of_data"}
 
 
 def mail(
@@ -129,6 +130,25 @@ def local_and_far(peer: SmtpPeer, folder: Path) -> dict[str, Any]:
         "domains": {"local": ["example.test"], "relay": {FAR: f"smtp:127.0.0.1:{peer.port}"}},
         "mailbox": {"directory": str(folder / "mail")},
     }
+
+
+def patience_with(scripts: Mapping[str, Script]) -> Patience:
+    """Little for what a peer with these scripts never says, or only bit by bit.
+
+    As usual for everything else: a machine that is slow for a moment is no silent peer.
+    """
+    silent = {
+        _PHASES.get(name, "command"): 1.0
+        for name, script in scripts.items()
+        if any(map(_keeps_waiting, script if isinstance(script, list) else [script]))
+    }
+    return replace(_PATIENCE, **silent)
+
+
+def _keeps_waiting(step: Step) -> bool:
+    if isinstance(step, Then):
+        return any(map(_keeps_waiting, step.steps))
+    return isinstance(step, Silence | Drip)
 
 
 class FixedConfig(ConfigSource):
@@ -203,7 +223,7 @@ class Delivery:
             port=mx_port,
         )
         self._remote = RemoteDelivery(
-            self.source, resolver, exchanges, patience=patience or Patience(quit=0.5)
+            self.source, resolver, exchanges, patience=patience or _PATIENCE
         )
         self._local = LocalDelivery(self.source)
         self._channel = channel(keys)
@@ -301,7 +321,7 @@ async def queued(store: JetStream, state: State | None = None) -> list[tuple[Sta
 
 
 async def wait_queued(
-    store: JetStream, *states: State, seconds: float = 10.0
+    store: JetStream, *states: State, seconds: float = 30.0
 ) -> list[QueuedMessage]:
     """The records, once the states of all in the queue are these."""
     wanted: Sequence[State] = sorted(states)
@@ -331,7 +351,7 @@ async def events(store: JetStream, message: str) -> list[Event]:
     return [Event.FromString(each.data) for each in stored]
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
     """Return once the condition holds. Raises `TimeoutError`."""
     deadline = time.monotonic() + seconds
     while not condition():

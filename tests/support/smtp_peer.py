@@ -174,7 +174,7 @@ class SmtpPeer:
             steps = list(script) if isinstance(script, list) else [script]
             self._scripts[names.get(name, name.upper())] = steps
 
-    async def wait_mails(self, count: int, *, seconds: float = 10.0) -> list[PeerMail]:
+    async def wait_mails(self, count: int, *, seconds: float = 30.0) -> list[PeerMail]:
         """The mails, once there are so many."""
         async with asyncio.timeout(seconds), self.arrived:
             await self.arrived.wait_for(lambda: len(self.mails) >= count)
@@ -209,9 +209,12 @@ class SmtpPeer:
             accepted = reply.startswith(("2", "3"))
             if verb == "QUIT":
                 return
-            if verb == "STARTTLS" and reply.startswith("220") and self._tls is not None:
-                await writer.start_tls(self._tls)
-                tls = True
+            if verb == "STARTTLS" and reply.startswith("220"):
+                if self._tls is None:
+                    await self._misunderstand(reader, writer)
+                else:
+                    await writer.start_tls(self._tls)
+                    tls = True
             elif verb == "AUTH":
                 while reply.startswith("334"):
                     self.commands.append((await reader.readline()).decode().rstrip("\r\n"))
@@ -223,6 +226,15 @@ class SmtpPeer:
             elif verb == "DATA" and reply.startswith("354") and mail is not None:
                 await self._content(mail, reader, writer)
                 mail = None
+
+    async def _misunderstand(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Take the beginning of a TLS handshake for a command."""
+        await reader.read(1)
+        await self._do("500 5.5.2 what", writer)
+        await reader.read()
+        raise _Gone
 
     async def _content(
         self, mail: PeerMail, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

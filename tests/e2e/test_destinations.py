@@ -60,10 +60,9 @@ def test_one_id_leads_from_the_connection_to_the_delivery(installation: Installa
     wait_gone(installation, message_id)
     session = message_id.split("-", maxsplit=1)[0]
     for service, event in (("ingress", "message accepted"), ("delivery", "recipient tried")):
-        lines = [json.loads(line) for line in installation.log_tail(service, lines=500).split("\n")]
-        mine = [line for line in lines if line.get("message") == message_id]
-        assert event in [line["msg"] for line in mine], service
-    assert f'"session": "{session}"' in installation.log_tail("ingress", lines=500)
+        line = json.loads(installation.wait_log(service, message_id, f'"{event}"'))
+        assert (line["message"], line["msg"]) == (message_id, event)
+    installation.wait_log("ingress", f'"session": "{session}"')
 
 
 def test_a_large_mail_reaches_the_relay_unchanged(installation: Installation, sink: Sink) -> None:
@@ -84,16 +83,31 @@ def test_a_next_hop_that_is_down_is_waited_for(installation: Installation, sink:
         assert entry["attempts"] >= 1
         assert "127.0.0.1" in entry["wait_reason"]
         assert entry["due_time"]
-        shown = installation.gatepost("queue", "list")
-        assert message_id in shown.stdout
-        assert "deferred" in shown.stdout
+        wait_listed(installation, message_id, "deferred")
     finally:
         sink.start()
     wait_gone(installation, message_id)
     assert below_trace_fields(sink.wait(marker.encode()), mail)
 
 
-def deferred(installation: Installation, message_id: str, *, seconds: float = 20) -> dict:
+def wait_listed(
+    installation: Installation, message_id: str, state: str, *, seconds: float = 60
+) -> None:
+    """Return once the queue as people see it has a line for a mail in this state.
+
+    What is deferred is not, in the moments when it is tried again.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        shown = installation.gatepost("queue", "list")
+        assert shown.returncode == 0, shown.stderr
+        if any(message_id in line and state in line for line in shown.stdout.splitlines()):
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"the mail is not listed as {state}\n{shown.stdout}")
+
+
+def deferred(installation: Installation, message_id: str, *, seconds: float = 60) -> dict:
     """The queue's entry for a mail once it is deferred."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -106,10 +120,11 @@ def deferred(installation: Installation, message_id: str, *, seconds: float = 20
     raise TimeoutError("the mail was not deferred\n" + installation.log_tail("delivery"))
 
 
-def wait_gone(installation: Installation, message_id: str, *, seconds: float = 20) -> None:
+def wait_gone(installation: Installation, message_id: str, *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         listed = installation.gatepost("queue", "list", "--json")
+        assert listed.returncode == 0, listed.stderr
         if message_id not in listed.stdout:
             return
         time.sleep(0.2)

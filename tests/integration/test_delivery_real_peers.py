@@ -117,7 +117,7 @@ async def test_postfix_takes_mail_of_those_who_log_in_over_tls(
             await wait_queued(store, seconds=30)
         (taken,) = await beyond.wait_mails(1, seconds=30)
         assert body(taken.content) == body(BODY)
-        assert f"sasl_username={USER}" in postfix.log()
+        await until(lambda: f"sasl_username={USER}" in postfix.log())
     (happened,) = await events(store, record.message_id)
     assert happened.attempt.tls_version.startswith("TLSv1.")
 

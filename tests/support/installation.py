@@ -70,7 +70,7 @@ class Installation:
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(self.config_file)
 
-    def reconfigure(self, config: Mapping[str, Any], *, seconds: float = 20.0) -> None:
+    def reconfigure(self, config: Mapping[str, Any], *, seconds: float = 30.0) -> None:
         """As `configure`, and return when the services that judge and route mail follow it."""
         services = ("ingress", "policy", "delivery")
         before = {service: self._reloads(service) for service in services}
@@ -212,7 +212,7 @@ class Installation:
     def metrics(self, name: str) -> str:
         """What a service's /metrics says."""
         url = f"http://127.0.0.1:{self.ports[f'{name}-http']}/metrics"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             text: str = answer.read().decode()
         return text
 
@@ -261,6 +261,20 @@ class Installation:
                 )
             time.sleep(_ASK_AGAIN_SECONDS)
         return found
+
+    def wait_log(self, name: str, *texts: str, seconds: float = 30.0) -> str:
+        """The line with all these texts once a child has logged it and the supervisor kept it."""
+        path = self.data / "logs" / f"{name}.log"
+        deadline = time.monotonic() + seconds
+        while True:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            for line in lines:
+                # The last one may be half there.
+                if line.endswith("\n") and all(text in line for text in texts):
+                    return line
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} did not log {texts}\n{self.log_tail(name)}")
+            time.sleep(_ASK_AGAIN_SECONDS)
 
     def log_tail(self, name: str, *, lines: int = 20) -> str:
         """The end of what a child logged."""

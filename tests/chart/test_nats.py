@@ -85,14 +85,14 @@ async def test_a_mail_goes_from_ingress_to_delivery(user: Open) -> None:
             [Outgoing(f"queue.ready.{name}~org.abc-1", b"record") for name in ("a", "b")]
         )
         consumer = delivery.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
-        first, second = [each async for each in consumer.pull(2, wait_s=5)]
+        first, second = [each async for each in consumer.pull(2, wait_s=30)]
         await first.in_progress()
         await second.give_back()
         await delivery.publish(Outgoing("queue.held.a~org.abc-1", b""), expected_last_sequence=0)
         dead = await delivery.publish(Outgoing("dead.1", b"record"))
         await delivery.delete("DEAD", dead)
         await first.ack()
-        (again,) = [each async for each in consumer.pull(1, wait_s=5)]
+        (again,) = [each async for each in consumer.pull(1, wait_s=30)]
         assert again.subject == second.subject
         await again.ack()
         await consumer.close()
@@ -109,7 +109,7 @@ async def test_a_deferred_record_comes_back(user: Open) -> None:
         schedule = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": subject}
         await delivery.publish(Outgoing("queue.deferred.c~org.abc-1", b"record", schedule))
         consumer = delivery.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
-        (due,) = [each async for each in consumer.pull(1, wait_s=10)]
+        (due,) = [each async for each in consumer.pull(1, wait_s=30)]
         assert due.subject == subject
         await due.ack()
         await consumer.close()

@@ -203,7 +203,7 @@ async def set_aside(running: Installation) -> int:
             password_file=running.data / "nats" / "password",
         )
     )
-    await store.start(wait_s=5)
+    await store.start(wait_s=30)
     try:
         record = mail("bob@example.net")
         headers = {SUBJECT_HEADER: f"queue.ready.example~net.{record.message_id}"}

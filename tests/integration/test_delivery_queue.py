@@ -158,7 +158,7 @@ async def test_a_record_that_went_on_is_not_tried_again(store: JetStream) -> Non
     record = mail(f"you@{FAST}")
     await submit(store, record)
     dead = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
-    (hand,) = [delivery async for delivery in dead.pull(1, wait_s=5)]
+    (hand,) = [delivery async for delivery in dead.pull(1, wait_s=30)]
     await move_to_stream(Batcher(store), record)
     await store.publish(deferred(record, datetime.now(UTC)))
     async with SmtpPeer(dot="250 ok") as peer:
@@ -195,7 +195,7 @@ async def in_hand(store: JetStream, record: QueuedMessage) -> Handed:
     """The record as a worker has it that is about to defer it."""
     await submit(store, record)
     consumer = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
-    (hand,) = [delivery async for delivery in consumer.pull(1, wait_s=10)]
+    (hand,) = [delivery async for delivery in consumer.pull(1, wait_s=30)]
     await consumer.close()
     return hand
 

@@ -28,10 +28,10 @@ async def stranded(store: JetStream) -> int:
 async def strand(store: JetStream) -> int:
     consumer = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
     await submit(store, *(mail(RECIPIENT) for _ in range(3)))
-    hands = [delivery async for delivery in consumer.pull(3, wait_s=5)]
+    hands = [delivery async for delivery in consumer.pull(3, wait_s=30)]
     await store.purge(QUEUE_STREAM, hands[2].subject)
     await submit(store, mail(RECIPIENT))
-    async for delivery in consumer.pull(1, wait_s=5):
+    async for delivery in consumer.pull(1, wait_s=30):
         await delivery.ack()
     await consumer.close()
     state = await store.consumer_state(QUEUE_STREAM, DELIVERY_CONSUMER)
@@ -59,7 +59,7 @@ async def test_young_ones_are_left_alone(store: JetStream, stranded: int) -> Non
 async def test_records_in_hand_are_left_alone(store: JetStream) -> None:
     await submit(store, mail(RECIPIENT), mail(RECIPIENT))
     consumer = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER)
-    first, second = [delivery async for delivery in consumer.pull(2, wait_s=5)]
+    first, second = [delivery async for delivery in consumer.pull(2, wait_s=30)]
     assert await rescue(store, later(), look_again_s=0) == 0
     await first.ack()
     assert await rescue(store, later(), look_again_s=0) == 0

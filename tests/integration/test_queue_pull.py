@@ -29,7 +29,7 @@ WAIT_S = 5.0
 @pytest.fixture
 async def store(nats_server: NatsServer) -> AsyncIterator[JetStream]:
     store = JetStream(NatsSettings(urls=[nats_server.url], client_name="test"))
-    await store.start(wait_s=5)
+    await store.start(wait_s=30)
     await ensure(store, TopologySettings())
     await store.purge(QUEUE_STREAM, "queue.>")
     yield store

@@ -37,10 +37,11 @@ async def server(
 
 
 @asynccontextmanager
-async def connecting(port: int, tls: NatsTls) -> AsyncIterator[JetStream]:
+async def connecting(port: int, tls: NatsTls, *, seconds: float = 30) -> AsyncIterator[JetStream]:
+    """A store that had so long to connect."""
     settings = NatsSettings(urls=[f"tls://localhost:{port}"], client_name="test", tls=tls)
     store = JetStream(settings)
-    await store.start(wait_s=3)
+    await store.start(wait_s=seconds)
     try:
         yield store
     finally:
@@ -67,7 +68,7 @@ async def test_a_server_that_is_not(tmp_path: Path, why: str) -> None:
     authority.cert_pem.write_to_path(str(trusted))
     async with (
         server(tmp_path / "nats", files) as nats,
-        connecting(nats.port, NatsTls(authorities=trusted)) as store,
+        connecting(nats.port, NatsTls(authorities=trusted), seconds=3) as store,
     ):
         assert not store.connected
 
@@ -78,7 +79,7 @@ async def test_a_server_may_ask_who_we_are(tmp_path: Path) -> None:
     ours = CertificateFolder(tmp_path / "ours", authority=files.authority)
     ours.issue("ingress.test")
     async with server(tmp_path / "nats", files, verify=True) as nats:
-        async with connecting(nats.port, NatsTls(authorities=files.ca)) as store:
+        async with connecting(nats.port, NatsTls(authorities=files.ca), seconds=3) as store:
             assert not store.connected
         tls = NatsTls(authorities=files.ca, certificate=ours.certificate, key=ours.key)
         async with connecting(nats.port, tls) as store:
@@ -103,7 +104,7 @@ async def test_files_are_read_anew_when_the_connection_is(tmp_path: Path) -> Non
         await asyncio.to_thread(nats.kill)
         await eventually(lambda: _is(store, connected=False))
         await asyncio.to_thread(nats.start)
-        await eventually(lambda: _is(store, connected=True), seconds=20)
+        await eventually(lambda: _is(store, connected=True))
 
 
 async def test_a_renewed_certificate_of_the_server_is_taken_up_while_it_runs(
@@ -114,12 +115,12 @@ async def test_a_renewed_certificate_of_the_server_is_taken_up_while_it_runs(
     files.issue("elsewhere.test")
     async with (
         server(tmp_path / "nats", files) as nats,
-        connecting(nats.port, NatsTls(authorities=files.ca)) as store,
+        connecting(nats.port, NatsTls(authorities=files.ca), seconds=3) as store,
     ):
         assert not store.connected
         files.issue("localhost")
         os.kill(nats.pid, signal.SIGHUP)
-        await eventually(lambda: _is(store, connected=True), seconds=20)
+        await eventually(lambda: _is(store, connected=True))
 
 
 async def test_a_server_without_tls_is_told_nothing(tmp_path: Path) -> None:

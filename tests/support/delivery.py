@@ -165,7 +165,7 @@ class FixedConfig(ConfigSource):
 async def connected_store(url: str) -> JetStream:
     """A store with empty streams."""
     store = JetStream(NatsSettings(urls=[url], client_name="test"))
-    await store.start(wait_s=5)
+    await store.start(wait_s=30)
     await ensure(store, TopologySettings())
     streams = (
         QUEUE_STREAM,

@@ -118,7 +118,7 @@ class DeliveryProcess:
 
     def _get(self, page: str) -> str:
         url = f"http://127.0.0.1:{self.http_port}/{page}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             return str(answer.read(), "utf-8")
 
     def __enter__(self) -> Self:

@@ -39,7 +39,7 @@ import yaml
 from tests.support.edge import RunningEdge
 from tests.support.scripted_policy import refusal
 
-_REPLY_S = 10.0
+_REPLY_S = 30.0
 _WAITS = ("S:", "S~", "S*", "TLS", "SHUT", "EOF", "QUEUED")
 
 

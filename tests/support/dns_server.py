@@ -46,7 +46,7 @@ from tests.support.zone import (
 )
 
 LOOPBACK = "127.0.0.1"
-_START_SECONDS = 5.0
+_START_SECONDS = 30.0
 _PORT_TRIES = 20
 _PLAIN_PAYLOAD = 512  # octets of a UDP answer without EDNS (RFC 1035 §4.2.1)
 _NEGATIVE_TTL = 60

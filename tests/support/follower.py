@@ -7,7 +7,7 @@ from typing import Any
 
 from services.keys.store import KeyStore, News
 
-_WAIT_SECONDS = 10.0
+_WAIT_SECONDS = 30.0
 
 
 class Follower:

@@ -35,7 +35,7 @@ TOKEN = "a-service-account-token"
 VERBS = frozenset({"list", "watch", "create", "patch"})
 """Those of the chart's Role."""
 
-_START_SECONDS = 5.0
+_START_SECONDS = 30.0
 _TERM = re.compile(r"([^=!,()\s]+)(?:=([^=,()\s]*)| in \(([^()]*)\))(?:,|$)")
 """A term of a label selector, as far as anybody here uses them."""
 

@@ -36,7 +36,7 @@ from tests.support.ports import free_ports
 from tests.support.programs import program
 
 _START_SECONDS = 30.0
-_FOLLOW_SECONDS = 10.0
+_FOLLOW_SECONDS = 30.0
 _CALL_SECONDS = 20.0
 
 
@@ -204,7 +204,7 @@ class PolicyProcess:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(10)
+                self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -232,7 +232,7 @@ class PolicyProcess:
     async def _ensure_topology(self) -> None:
         config = load(self.config_file)
         store = JetStream(nats_settings(config, client_name="test"))
-        await store.start(wait_s=5)
+        await store.start(wait_s=30)
         try:
             await ensure(store, topology_settings(config))
         finally:
@@ -249,5 +249,6 @@ class PolicyProcess:
         return True
 
     def _http(self, page: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/{page}", timeout=5) as got:
+        url = f"http://127.0.0.1:{self.http_port}/{page}"
+        with urllib.request.urlopen(url, timeout=30) as got:
             return str(got.read(), "utf-8")

@@ -15,6 +15,7 @@ from services.common import app
 from services.common.app import Context, Process, Stage
 from services.common.config.model import Config
 from services.common.config.source import ConfigSource
+from services.common.dns import Resolver
 from services.common.jetstream import JetStream
 from services.common.log import LogFormat
 from services.common.rpc.guard import Limits
@@ -38,6 +39,7 @@ from services.delivery.slots import Slots
 from services.delivery.smtp.tls_context import authenticating
 from services.delivery.suppressions import Suppressions
 from services.delivery.sweeper import Sweeper
+from services.delivery.tls.reporter import TlsReporter
 from services.delivery.tls.sts import MtaSts
 from services.delivery.tls.sts_fetch import PolicyHosts
 from services.delivery.tls.sts_store import StsStore
@@ -66,6 +68,9 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     config = source.current
     store = await open_store(context, config)
     clock = ServerClock()
+    resolver = open_resolver(config)
+    context.on_stop(Stage.CLOSE, "resolver", resolver.close)
+    reporter = TlsReporter(store, source, resolver, now=clock.now)
     events = Events(store)
     ledger = Ledger(store)
     notifier = Notifier(store, ledger, events, source)
@@ -76,7 +81,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     worker = Worker(
         store,
         source,
-        attempts=_attempts(context, source, store, clock),
+        attempts=_attempts(context, source, store, resolver, reporter, clock),
         slots=slots,
         ledger=ledger,
         notifier=notifier,
@@ -92,6 +97,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     )
     ledger.on_leaving = intake.look_again
     context.on_stop(Stage.DRAIN, "records in hand", intake.drain)
+    context.on_stop(Stage.DRAIN, "reports on encryption", reporter.close)
     operations = Operations(
         store,
         notifier,
@@ -102,6 +108,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     await _serve(context, config, service)
     context.spawn("config", source.follow())
     context.spawn("destinations", destinations.follow())
+    context.spawn("reports on encryption", reporter.follow())
     context.spawn("intake", _take_in(intake, clock))
     context.spawn("sweeper", Sweeper(store, suppressions, owner=_own_name()).run())
     context.spawn("queue gauges", queue_gauges.follow(store))
@@ -115,11 +122,14 @@ async def _take_in(intake: Intake, clock: ServerClock) -> None:
 
 
 def _attempts(
-    context: Context, source: ConfigSource, store: JetStream, clock: ServerClock
+    context: Context,
+    source: ConfigSource,
+    store: JetStream,
+    resolver: Resolver,
+    reporter: TlsReporter,
+    clock: ServerClock,
 ) -> Attempts:
     config = source.current
-    resolver = open_resolver(config)
-    context.on_stop(Stage.CLOSE, "resolver", resolver.close)
     hosts = PolicyHosts(
         resolver,
         allowed=lambda: source.current.delivery.allowed_networks,
@@ -129,7 +139,7 @@ def _attempts(
     sts = MtaSts(resolver, hosts, policies, now=clock.now)
     context.on_stop(Stage.CLOSE, "policies", sts.close)
     exchanges = MxPlaces(source, resolver, sts, validating=config.dns.validating)
-    remote = RemoteDelivery(source, resolver, exchanges)
+    remote = RemoteDelivery(source, resolver, exchanges, on_tls=reporter.add)
     context.on_stop(Stage.CLOSE, "sessions", remote.close)
     local = LocalDelivery(source)
     context.on_stop(Stage.CLOSE, "mailboxes", local.close)

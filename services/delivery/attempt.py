@@ -152,6 +152,7 @@ class Attempts:
             parameters=parameters,
             size=size,
             blocks=blocks,
+            encryption_optional=record.encryption_optional,
         )
         addressees = [
             Addressee(recipient.address, recipient_parameters(recipient))

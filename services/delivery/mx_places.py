@@ -19,7 +19,7 @@ import asyncio
 import dataclasses
 
 from services.common.config.source import ConfigSource
-from services.common.dns import Resolver
+from services.common.dns import Resolver, TlsaRecord
 from services.common.mail.reply import make_reply
 from services.common.store import StoreError
 from services.delivery.exchanges import Host, hosts_of_domain
@@ -27,7 +27,7 @@ from services.delivery.place import Place, ways_down
 from services.delivery.smtp.failure import Failure, SessionFailed
 from services.delivery.smtp.session import Peer, Tls
 from services.delivery.tls.dane import Dane, TlsaUnknown, dane_of
-from services.delivery.tls.report import PolicyKind, TlsResult
+from services.delivery.tls.report import PolicyKind, Terms, TlsResult
 from services.delivery.tls.sts import NO_POLICY, MtaSts, StsFinding
 from services.delivery.tls.sts_policy import Mode, StsPolicy
 
@@ -71,7 +71,13 @@ class MxPlaces:
         if domain.startswith("["):
             return [self._free(host) for host in hosts]
         daned, finding = await asyncio.gather(self._dane(hosts, domain), self._policy(domain))
-        return [self._place(host, domain, daned[host.name], finding) for host in hosts]
+        places = []
+        for host in hosts:
+            dane = daned[host.name]
+            place = self._place(host, domain, dane, finding)
+            terms = _terms(place.policy, host, domain, dane, finding.policy)
+            places.append(dataclasses.replace(place, terms=terms))
+        return places
 
     async def _policy(self, domain: str) -> StsFinding:
         if not self._source.current.delivery.mta_sts:
@@ -164,3 +170,26 @@ class MxPlaces:
 
     def _peer(self, host: Host, tls: Tls) -> Peer:
         return Peer(name=host.name, address=host.address, port=self._port, tls=tls)
+
+
+def _terms(
+    kind: PolicyKind | None,
+    host: Host,
+    domain: str,
+    dane: Dane | TlsaUnknown | None,
+    policy: StsPolicy | None,
+) -> Terms:
+    match kind:
+        case PolicyKind.TLSA if isinstance(dane, Dane):
+            return Terms(domain, dane.base, tuple(map(_line, dane.records)))
+        case PolicyKind.TLSA:
+            return Terms(domain, host.name)
+        case PolicyKind.STS if policy is not None:
+            return Terms(domain, domain, policy.lines, policy.patterns)
+        case _:
+            return Terms(domain, domain)
+
+
+def _line(record: TlsaRecord) -> str:
+    numbers = f"{record.usage} {record.selector} {record.matching_type}"
+    return f"{numbers} {record.association.hex()}"

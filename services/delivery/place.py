@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from services.delivery.smtp.failure import Failure, SessionFailed
 from services.delivery.smtp.session import Peer, Session, Tls
-from services.delivery.tls.report import PolicyKind, TlsReport, TlsResult
+from services.delivery.tls.report import PolicyKind, Terms, TlsReport, TlsResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Place:
     """About `lacking`."""
     refusal: SessionFailed | None = None
     """Why this host is not talked to at all."""
+    terms: Terms | None = None
+    """What `policy` is about, for reports."""
 
     def __str__(self) -> str:
         return str(self.ways[0])
@@ -49,6 +51,11 @@ class Place:
             return self._report(TlsResult.STARTTLS_NOT_SUPPORTED, "")
         return self._report(self.lacking, self.detail)
 
+    def relaxed(self) -> Place:
+        """The same host with no more encryption than can be had, and nothing to tell of it."""
+        peer = dataclasses.replace(self.ways[0], tls=Tls.OPPORTUNISTIC, dane=None)
+        return Place(ways_down(peer))
+
     def explained(self, error: SessionFailed) -> SessionFailed:
         """The failure, with the word of who demands what could not be had."""
         if error.kind is not Failure.TLS or not self.demanded_by:
@@ -59,7 +66,17 @@ class Place:
     def _report(self, result: TlsResult, detail: str) -> TlsReport | None:
         if self.policy is None:
             return None
-        return TlsReport(str(self), self.policy, result, self.mode, detail)
+        peer = self.ways[0]
+        return TlsReport(
+            str(self),
+            self.policy,
+            result,
+            self.mode,
+            detail,
+            name=peer.name,
+            address=str(peer.address),
+            terms=self.terms,
+        )
 
 
 def ways_down(peer: Peer) -> tuple[Peer, ...]:

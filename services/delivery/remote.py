@@ -8,7 +8,7 @@ demanded, and then only after it could not be had.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,11 +56,14 @@ class RemoteDelivery:
         resolver: Resolver,
         exchanges: MxPlaces,
         *,
+        on_tls: Callable[[TlsReport], None] = TlsReport.count,
         patience: Patience | None = None,
     ) -> None:
+        """`on_tls` is told of each new session with a mail exchange."""
         self._source = source
         self._resolver = resolver
         self._exchanges = exchanges
+        self._on_tls = on_tls
         self._patience = patience or Patience()
         self._pool = SessionPool()
 
@@ -75,6 +78,8 @@ class RemoteDelivery:
             event(_log, INFO, "no next hop", route=route.key, reason=str(error))
             attempt.results.update(dict.fromkeys(addressees, result_of(error.reply)))
             return attempt
+        if mail.encryption_optional and not self._source.current.delivery.require_tls:
+            places = [place.relaxed() for place in places]
         failures: list[SessionFailed] = []
         for place in places:
             left = [each for each in addressees if each not in attempt.results]
@@ -100,7 +105,7 @@ class RemoteDelivery:
         attempt.next_hop = str(place)
         attempt.tls_version = ""
         if place.refusal is not None:
-            _tell(place.of_failure(place.refusal), attempt)
+            self._tell(place.of_failure(place.refusal), attempt)
             raise place.refusal
         kept = self._kept(place)
         if kept is not None:
@@ -140,15 +145,25 @@ class RemoteDelivery:
                 event(_log, INFO, "less encryption", next_hop=place, reason=str(error))
                 report = report or place.of_failure(error)
             else:
-                return _begun(session, report or place.of_session(session), attempt)
+                return self._begun(session, report or place.of_session(session), attempt)
         try:
             session = await self._begin(place.ways[-1])
         except SessionFailed as error:
             if error.kind is Failure.TLS:
                 report = report or place.of_failure(error)
-            _tell(report, attempt)
+            self._tell(report, attempt)
             raise place.explained(error) from error
-        return _begun(session, report or place.of_session(session), attempt)
+        return self._begun(session, report or place.of_session(session), attempt)
+
+    def _begun(self, session: Session, report: TlsReport | None, attempt: RemoteAttempt) -> Session:
+        session.report = report
+        self._tell(report, attempt)
+        return session
+
+    def _tell(self, report: TlsReport | None, attempt: RemoteAttempt) -> None:
+        if report is not None:
+            self._on_tls(report)
+            attempt.tls.append(report)
 
     async def _begin(self, peer: Peer) -> Session:
         config = self._source.current
@@ -217,18 +232,6 @@ class RemoteDelivery:
         attempt.results.update(dict.fromkeys(left, result_of(reply, attempt.next_hop)))
         if len(failures) == peers:
             attempt.failure = reply
-
-
-def _begun(session: Session, report: TlsReport | None, attempt: RemoteAttempt) -> Session:
-    session.report = report
-    _tell(report, attempt)
-    return session
-
-
-def _tell(report: TlsReport | None, attempt: RemoteAttempt) -> None:
-    if report is not None:
-        report.count()
-        attempt.tls.append(report)
 
 
 def _credentials(hop: Hop) -> Credentials | None:

@@ -64,6 +64,7 @@ from services.delivery.slots import Slots
 from services.delivery.smtp.session import Patience
 from services.delivery.smtp.tls_context import authenticating
 from services.delivery.suppressions import Suppressions
+from services.delivery.tls.reporter import TlsReporter
 from services.delivery.tls.sts import MtaSts
 from services.delivery.tls.sts_fetch import FETCH_SECONDS, HTTPS_PORT, PolicyHosts
 from services.delivery.tls.sts_store import StsStore
@@ -222,8 +223,13 @@ class Delivery:
             validating=self.source.current.dns.validating,
             port=mx_port,
         )
+        self.reporter = TlsReporter(store, self.source, resolver, now=clock)
         self._remote = RemoteDelivery(
-            self.source, resolver, exchanges, patience=patience or _PATIENCE
+            self.source,
+            resolver,
+            exchanges,
+            on_tls=self.reporter.add,
+            patience=patience or _PATIENCE,
         )
         self._local = LocalDelivery(self.source)
         self._channel = channel(keys)

@@ -170,6 +170,17 @@ class Rate(Section):
     """Another number for the mail exchanges of some domains."""
 
 
+class TlsReports(Section):
+    """Reports to domains on how encryption with them went (TLSRPT, RFC 8460)."""
+
+    enabled: bool = False
+    """Send one each day to the addresses that a domain asks for in its `_smtp._tls` record, if mail
+    was sent to its mail exchanges. Each replica reports on its own sessions, and when it ends."""
+    sender: Account | None = None
+    """Who sends them; should be at a domain that has a DKIM key. Blank: `postmaster` at the first
+    of `domains.local`, or at `smtp.hostname` if there is none."""
+
+
 class AddressFamily(StrEnum):
     """Which addresses of a next hop are used."""
 
@@ -213,6 +224,7 @@ class Delivery(Section):
     rate: Rate = Rate()
     backoff: Backoff = Backoff()
     suppressions: Suppressions = Suppressions()
+    tls_reports: TlsReports = TlsReports()
     address_family: AddressFamily = AddressFamily.ANY
     """Which addresses of next hops are used: `any`, `ipv4` or `ipv6` alone, or `prefer_ipv4` and
     `prefer_ipv6`, which try those before the others."""

@@ -64,6 +64,8 @@ class Mail:
     size: int
     blocks: Blocks
     """Begins to read the content anew. The iterator raises if the content is not what it was."""
+    encryption_optional: bool = False
+    """Sent unencrypted where a policy demands encryption that cannot be had."""
 
 
 async def transact(

@@ -2,7 +2,7 @@
 
 Every new session with a mail exchange is counted once, and so is every exchange that a policy keeps
 us from; a session that is used again is not. Next hops that the operator named have no policies and
-are not counted here. No reports are sent.
+are not counted here. `tally` and `reporter` make reports of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,19 @@ class TlsResult(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """The policy for a mail exchange as a report shows it (RFC 8460 §4.4)."""
+
+    recipients: str
+    """The domain that the mail is for; its `_smtp._tls` record says who is told."""
+    domain: str
+    """Whose policy it is: that domain, or for DANE the exchange."""
+    lines: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """The patterns of an MTA-STS policy."""
+
+
+@dataclass(frozen=True, slots=True)
 class TlsReport:
     """What became of the encryption with one host."""
 
@@ -61,6 +74,9 @@ class TlsReport:
     """Of an MTA-STS policy: testing or enforce."""
     detail: str = ""
     """What is behind a result that is no success; one printable line."""
+    name: str = ""
+    address: str = ""
+    terms: Terms | None = None
 
     def count(self) -> None:
         """Put it into the metric."""

@@ -51,6 +51,13 @@ class StsPolicy:
     """Of the names of its mail exchanges; `*.` at the beginning stands for one label."""
     max_age: timedelta
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The policy as its file would say it."""
+        names = tuple(f"mx: {pattern}" for pattern in self.patterns)
+        seconds = int(self.max_age.total_seconds())
+        return ("version: STSv1", f"mode: {self.mode}", *names, f"max_age: {seconds}")
+
     def permits(self, host: str) -> bool:
         """Whether a mail exchange (in canonical form) is one that the policy names (§4.1)."""
         above = host.partition(".")[2]

@@ -187,6 +187,7 @@ class QueuedMessage(_message.Message):
     CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     DELAY_NOTICE_TIME_FIELD_NUMBER: _builtins.int
     WAIT_REASON_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_OPTIONAL_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
     """The schema of this record. A reader that knows only lower ones sets it aside in DEAD."""
     message_id: _builtins.str
@@ -217,6 +218,8 @@ class QueuedMessage(_message.Message):
     """The client's IP address; empty for mail that we made ourselves."""
     wait_reason: _builtins.str
     """Why the record waits, for people: the last reply, or why it was parked."""
+    encryption_optional: _builtins.bool
+    """True for a report on encryption: it may go where encryption cannot be had (RFC 8460)."""
     @_builtins.property
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recipient]:
         """The recipients in this destination."""
@@ -260,10 +263,11 @@ class QueuedMessage(_message.Message):
         client_address: _builtins.str = ...,
         delay_notice_time: _timestamp_pb2.Timestamp | None = ...,
         wait_reason: _builtins.str = ...,
+        encryption_optional: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "content", b"content", "content_reference", b"content_reference", "delay_notice_time", b"delay_notice_time", "due_time", b"due_time", "inline_content", b"inline_content"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "attempts", b"attempts", "authenticated_account", b"authenticated_account", "body", b"body", "client_address", b"client_address", "content", b"content", "content_reference", b"content_reference", "delay_notice_time", b"delay_notice_time", "destination", b"destination", "due_time", b"due_time", "envid", b"envid", "inline_content", b"inline_content", "message_id", b"message_id", "recipients", b"recipients", "ret", b"ret", "schema_version", b"schema_version", "sender", b"sender", "size", b"size", "smtputf8", b"smtputf8", "spam", b"spam", "wait_reason", b"wait_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "attempts", b"attempts", "authenticated_account", b"authenticated_account", "body", b"body", "client_address", b"client_address", "content", b"content", "content_reference", b"content_reference", "delay_notice_time", b"delay_notice_time", "destination", b"destination", "due_time", b"due_time", "encryption_optional", b"encryption_optional", "envid", b"envid", "inline_content", b"inline_content", "message_id", b"message_id", "recipients", b"recipients", "ret", b"ret", "schema_version", b"schema_version", "sender", b"sender", "size", b"size", "smtputf8", b"smtputf8", "spam", b"spam", "wait_reason", b"wait_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["inline_content", "content_reference"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015

@@ -35,6 +35,18 @@ async def connected(nats: ChartNats, user: str) -> AsyncIterator[JetStream]:
         await store.close()
 
 
+@asynccontextmanager
+async def running(number: int, folder: Path) -> AsyncIterator[ChartNats]:
+    """So many nodes, with the volumes in a folder."""
+    values = {"nats": {"replicas": number, "storage": {"size": "1Gi"}}}
+    nats = ChartNats(render(values), folder)
+    try:
+        await asyncio.to_thread(nats.start)
+        yield nats
+    finally:
+        nats.close()
+
+
 async def made(nats: ChartNats, replicas: int) -> None:
     settings = TopologySettings(replicas=replicas)
 
@@ -253,9 +265,7 @@ async def test_nobody_reads_the_answers_to_others(user: Open) -> None:
 
 @pytest.mark.timeout(240)
 async def test_three_nodes_keep_mail_when_one_is_gone(tmp_path: Path) -> None:
-    cluster = ChartNats(render({"nats": {"replicas": 3, "storage": {"size": "1Gi"}}}), tmp_path)
-    await asyncio.to_thread(cluster.start)
-    try:
+    async with running(3, tmp_path) as cluster:
         await made(cluster, 3)
         async with connected(cluster, "ingress") as ingress:
             await eventually(lambda: _published(ingress, Outgoing("content.abc-1.1", CHUNK)))
@@ -267,8 +277,26 @@ async def test_three_nodes_keep_mail_when_one_is_gone(tmp_path: Path) -> None:
             # A new leader is elected first.
             await eventually(lambda: _published(delivery, Outgoing("queue.ready.a~org.a-1", b"")))
             await eventually(lambda: _keeps(delivery, "content.abc-1.1"))
-    finally:
-        cluster.close()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+async def test_what_another_kind_of_server_stored_is_left_alone(
+    before: int, after: int, tmp_path: Path
+) -> None:
+    """A cluster deletes what a node alone stored, which in turn cannot read what a cluster did."""
+    async with running(before, tmp_path) as nats:
+        await made(nats, before)
+        async with connected(nats, "ingress") as ingress:
+            await eventually(lambda: _published(ingress, Outgoing("content.abc-1.1", CHUNK)))
+    stored = tmp_path / "node-0" / "jetstream"
+    files = {path: path.stat().st_mtime_ns for path in stored.rglob("*")}
+    with pytest.raises(RuntimeError, match="From one NATS node to three"):
+        async with running(after, tmp_path):
+            pass
+    assert {path: path.stat().st_mtime_ns for path in stored.rglob("*")} == files
+    async with running(before, tmp_path) as nats, connected(nats, "delivery") as delivery:
+        await eventually(lambda: _keeps(delivery, "content.abc-1.1"))
 
 
 async def eventually(done: Callable[[], Awaitable[bool]]) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from services.policy.account_file import parse_accounts
 from tests.chart.test_values import EVERYTHING, HELMS
-from tests.support.chart import CHART, NAMESPACE, NEWEST, RELEASE, helm, render
+from tests.support.chart import CHART, NAMESPACE, NEWEST, RELEASE, Refused, helm, render
 from tests.support.cluster_api import ClusterApi
 
 MADE = ("accounts", "nats-auth", "tls", "tokens")
@@ -128,3 +128,82 @@ def test_a_rollback_brings_back_what_was(release: Release, api: ClusterApi) -> N
     )
     assert {name: each["data"] for name, each in api.of("ConfigMap").items()} == before
     assert release.secrets() == secrets
+
+
+def _nats(**values: Any) -> dict[str, Any]:
+    return {"nats": values}
+
+
+NATS = "post-gatepost-nats"
+CLAIM = f"data-{NATS}-{{}}"
+
+
+def _made_claims(api: ClusterApi, *numbers: int, size: str = "10Gi") -> None:
+    """The volumes that Kubernetes makes for a StatefulSet."""
+    for number in numbers:
+        api.objects["persistentvolumeclaims", CLAIM.format(number)] = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": CLAIM.format(number)},
+            "spec": {"resources": {"requests": {"storage": size}}},
+        }
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+@pytest.mark.parametrize("state", ["running", "scaled to 0", "uninstalled"])
+def test_an_upgrade_between_one_node_and_three_loses_nothing(
+    release: Release, api: ClusterApi, before: int, after: int, state: str
+) -> None:
+    release.run("install", values=_nats(replicas=before))
+    _made_claims(api, *range(before))
+    if state == "scaled to 0":
+        api.of("StatefulSet")[NATS]["spec"]["replicas"] = 0
+    if state == "uninstalled":
+        release.run("uninstall")
+    verb = "install" if state == "uninstalled" else "upgrade"
+    with pytest.raises(Refused, match=r"nats\.replicas: .*From one NATS node to three.*operate"):
+        release.run(verb, values=_nats(replicas=after))
+    release.run(verb, values=_nats(replicas=before))
+
+
+def test_the_way_from_one_node_to_three_is_open(release: Release, api: ClusterApi) -> None:
+    """As docs/operate.md has it: without the StatefulSet and its volumes nothing can be lost."""
+    release.run("install")
+    secrets = release.secrets()
+    del api.objects["statefulsets", NATS]
+    release.run("upgrade", values=_nats(replicas=3))
+    assert api.of("StatefulSet")[NATS]["spec"]["replicas"] == 3
+    assert release.secrets() == secrets
+
+
+def test_a_cluster_that_lost_a_volume_is_still_one(release: Release, api: ClusterApi) -> None:
+    release.run("install", values=_nats(replicas=3))
+    _made_claims(api, 0, 2)
+    api.of("StatefulSet")[NATS]["spec"]["replicas"] = 0
+    release.run("upgrade", values=_nats(replicas=3))
+    assert api.of("StatefulSet")[NATS]["spec"]["replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    ("storage", "key"), [({"size": "20Gi"}, "size"), ({"className": "fast"}, "className")]
+)
+def test_what_kubernetes_does_not_change_is_refused_with_the_way(
+    release: Release, api: ClusterApi, storage: dict[str, str], key: str
+) -> None:
+    release.run("install")
+    with pytest.raises(Refused, match=rf"nats\.storage\.{key}: .*A larger volume for NATS"):
+        release.run("upgrade", values=_nats(storage=storage))
+    release.run("upgrade", values=_nats(storage={"size": "10240Mi"}))
+
+
+def test_a_larger_volume_comes_before_what_may_fill_it(release: Release, api: ClusterApi) -> None:
+    release.run("install")
+    _made_claims(api, 0)
+    del api.objects["statefulsets", NATS]
+    larger = _nats(storage={"size": "1024Gi"})
+    with pytest.raises(Refused, match=f"nats.storage.size: the volume of {CLAIM.format(0)} has"):
+        release.run("upgrade", values=larger)
+    _made_claims(api, 0, size="1Ti")
+    release.run("upgrade", values=larger)
+    (template,) = api.of("StatefulSet")[NATS]["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["resources"]["requests"]["storage"] == "1024Gi"

@@ -16,7 +16,6 @@ from services.common.store import NatsSettings, NatsTls
 from tests.support.certificates import CertificateFolder
 from tests.support.chart import Chart, container
 from tests.support.ports import free_ports
-from tests.support.programs import program
 
 USERS = ("ingress", "policy", "delivery", "topology", "route")
 _START_DEADLINE_SECONDS = 30.0
@@ -32,10 +31,11 @@ class ChartNats:
         self._folder = folder
         self._certificates = certificates
         self._script = folder / "run-nats.sh"
-        run = chart.one("ConfigMap", "nats")["data"].get("run-nats.sh", "")
+        files = chart.one("ConfigMap", "nats")["data"]
         # Once: a shell reads its script while it runs.
-        self._script.write_text(run, encoding="utf-8")
-        self._text = str(chart.one("ConfigMap", "nats")["data"]["nats.conf"])
+        self._script.write_text(files["run-nats.sh"], encoding="utf-8")
+        self._text = str(files["nats.conf"])
+        self._command = container(chart.pod("nats"))["command"]
         self._variables = container(chart.pod("nats"))["env"]
         self.nodes = int(chart.one("StatefulSet", "nats")["spec"]["replicas"])
         ports = free_ports(3 * self.nodes)
@@ -92,20 +92,27 @@ class ChartNats:
             text = text.replace("/etc/nats-tls", str(self._certificates.ca.parent))
         config = folder / "nats.conf"
         config.write_text(text, encoding="utf-8")
-        return subprocess.Popen(
-            [*self._command(), "--config", str(config), "--log", f"{folder}.log"],
-            env=os.environ | self._environment(f"node-{number}"),
-            # With the shell that watches the files, which a container would end with it.
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with folder.with_suffix(".stderr.log").open("ab") as said:
+            return subprocess.Popen(
+                [*self._placed(folder), "--log", f"{folder}.log"],
+                env=os.environ | self._environment(f"node-{number}"),
+                # With the shell that watches the files, which a container would end with it.
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
 
-    def _command(self) -> list[str]:
-        if self._certificates is None:
-            return [program("nats-server")]
-        return ["sh", str(self._script), str(self._certificates.ca.parent)]
+    def _placed(self, folder: Path) -> list[str]:
+        """The container's command, with what is mounted there where it is here."""
+        places = {
+            "/etc/nats/run-nats.sh": self._script,
+            "/etc/nats/nats.conf": folder / "nats.conf",
+            "/data": folder,
+        }
+        if self._certificates is not None:
+            places["/etc/nats-tls"] = self._certificates.ca.parent
+        return [str(places.get(word, word)) for word in self._command]
 
     def _environment(self, name: str) -> dict[str, str]:
         """The container's, as the kubelet would make it: variables refer to those before."""

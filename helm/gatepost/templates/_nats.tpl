@@ -1,10 +1,10 @@
 {{/* The NATS server of the chart: sizes from stated needs, and who may do what. */}}
 
-{{/* Octets of "10Gi". */}}
+{{/* Octets of "10Gi", as Kubernetes may write it too. */}}
 {{- define "gatepost.octets" -}}
 {{- $number := regexFind "^[0-9]+" . | int64 -}}
 {{- $unit := regexFind "[A-Za-z]+$" . -}}
-{{- mul $number (get (dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) $unit) -}}
+{{- mul $number (get (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624) $unit) -}}
 {{- end -}}
 
 {{/*

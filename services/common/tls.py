@@ -4,11 +4,12 @@
 TLS alike; each handshake is given the newest certificate that fits the name the client asks for
 (SNI, RFC 6066 §3), the first one if it asks for none or an unknown one. Files are compared by
 content every `RELOAD_SECONDS`, so an atomic swap of symlinks is noticed and a rewrite of the same
-content is not.
+content is not. Other files may take their place (`exchange`) at any time.
 
 Guarantees: files that are garbage, or a key that does not belong to its certificate, keep the old
-pair, with a line in the log and a metric; connections that exist are never touched. TLS below
-`minimum` is refused, renegotiation too. Private keys are never logged and never leave OpenSSL.
+pair, with a line in the log and a metric, and so do files that are not there yet; connections that
+exist are never touched. TLS below `minimum` is refused, renegotiation too. Private keys are never
+logged and never leave OpenSSL.
 """
 
 import asyncio
@@ -77,9 +78,11 @@ class ServerTls:
     ) -> None:
         """`files`: at least one pair; the first is for clients that ask for no known name."""
         self._files = tuple(files)
+        self._wanted = self._files
         self._minimum = minimum
-        self._pairs: list[_Pair] = []
+        self._loaded: dict[CertificateFiles, _Pair] = {}
         self._tried: dict[CertificateFiles, bytes] = {}
+        self._refused: dict[CertificateFiles, str] = {}
         self._context: ssl.SSLContext | None = None
 
     @property
@@ -96,7 +99,7 @@ class ServerTls:
                 pair = _load(files, self._minimum)
             except (OSError, ValueError) as error:
                 raise unusable(files, error) from error
-            self._pairs.append(pair)
+            self._loaded[files] = pair
             self._tried[files] = pair.digest
             _tell(files, pair)
         self._context = _context(self._files[0], self._minimum)
@@ -108,25 +111,55 @@ class ServerTls:
             await asyncio.sleep(RELOAD_SECONDS)
             self.reload()
 
+    def exchange(self, files: Sequence[CertificateFiles]) -> None:
+        """Use these files instead, at least one pair, as soon as all of them can be used."""
+        self._wanted = tuple(files)
+        self.reload()
+
     def reload(self) -> None:
         """Put changed files into use, where they can be used."""
-        for index, files in enumerate(self._files):
+        for files in dict.fromkeys((*self._files, *self._wanted)):
             try:
                 digest = _digest(files)
                 if self._tried.get(files) == digest:
+                    if files in self._loaded and self._loaded[files].digest == digest:
+                        self._accept(files)
                     continue
                 self._tried[files] = digest
                 pair = _load(files, self._minimum)
             except (OSError, ValueError) as error:
                 self._reject(files, reason(error))
             else:
-                self._pairs[index] = pair
-                _tell(files, pair)
+                self._loaded[files] = pair
+                self._accept(files)
+                if files in self._files:
+                    _tell(files, pair)
+        if self._loaded.keys() >= set(self._wanted):
+            self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        for files in self._wanted:
+            if files not in self._files:
+                _tell(files, self._loaded[files])
+        self._files = self._wanted
+        used = {files.certificate for files in self._files}
+        for files in self._tried.keys() | self._refused.keys():
+            if files not in self._files:
+                for seen in (self._loaded, self._tried, self._refused):
+                    seen.pop(files, None)
+                if files.certificate not in used:
+                    _tell_no_more(files)
+
+    def _accept(self, files: CertificateFiles) -> None:
+        if self._refused.pop(files, ""):
+            REJECTED.labels(str(files.certificate)).set(0)
 
     def _reject(self, files: CertificateFiles, why: str) -> None:
         name = str(files.certificate)
         REJECTED.labels(name).set(1)
-        event(_log, ERROR, "certificate rejected, the old one stays", file=name, reason=why)
+        if self._refused.get(files) != why:
+            event(_log, ERROR, "certificate rejected, the old one stays", file=name, reason=why)
+        self._refused[files] = why
 
     def _choose(
         self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext
@@ -135,14 +168,14 @@ class ServerTls:
         connection.context = self._pair(name).context
 
     def _pair(self, name: str | None) -> _Pair:
-        if name is not None and len(self._pairs) > 1:
+        if name is not None and len(self._files) > 1:
             exact = name.lower()
             wild = "*." + exact.partition(".")[2]
             for wanted in (exact, wild):
-                for pair in self._pairs:
-                    if wanted in pair.names:
-                        return pair
-        return self._pairs[0]
+                for files in self._files:
+                    if wanted in self._loaded[files].names:
+                        return self._loaded[files]
+        return self._loaded[self._files[0]]
 
 
 def unusable(files: CertificateFiles, error: OSError | ValueError) -> StartError:
@@ -216,6 +249,13 @@ def _tell(files: CertificateFiles, pair: _Pair) -> None:
     else:
         names = ", ".join(sorted(pair.names))
         event(_log, INFO, "certificate in use", file=name, names=names, expires=expires)
+
+
+def _tell_no_more(files: CertificateFiles) -> None:
+    """The files are none of ours any more, so nobody need be alarmed by them."""
+    name = str(files.certificate)
+    EXPIRY.remove(name)
+    REJECTED.remove(name)
 
 
 def ensure_self_signed(directory: Path, hostname: str) -> CertificateFiles:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from services.common.app import Context, Stage
 from services.common.app import run as run_process
 from services.common.config.model import Config
 from services.common.config.smtp import Smtp
 from services.common.config.source import ConfigSource
+from services.common.log import WARNING, event
 from services.common.tls import CertificateFiles, ServerTls
 from services.common.wiring import open_channel, open_store, process
 from services.ingress.cleaner import FINISH_S, Cleaner
@@ -18,6 +21,8 @@ from services.ingress.mail_store import MailStore
 from services.ingress.policy import Policy
 from services.ingress.storage_watch import StorageWatch
 from services.ingress.suspicion import Suspicion
+
+_log = logging.getLogger(__name__)
 
 
 def run(source: ConfigSource) -> int:
@@ -39,7 +44,7 @@ async def start_ingress(context: Context, source: ConfigSource) -> Listeners:
         check_timeout_s=lambda: _check_timeout_s(source.current),
     )
     context.on_stop(Stage.CLOSE, "streams to policy", policy.close)
-    tls = _server_tls(config.smtp)
+    tls = _server_tls(source)
     watch = StorageWatch(store, lambda: source.current.smtp.limits)
     mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
     guard = LoginGuard(store, lambda: source.current.smtp.limits)
@@ -63,12 +68,31 @@ def _check_timeout_s(config: Config) -> float:
     return config.policy.check_timeout.total_seconds()
 
 
-def _server_tls(smtp: Smtp) -> ServerTls | None:
-    """The certificate of all listeners; None if there is none. Raises `StartError`."""
+def _server_tls(source: ConfigSource) -> ServerTls | None:
+    """The certificate of all listeners, as the configuration names it; None if there is none.
+
+    Raises `StartError`.
+    """
+    first = _certificates(source.current.smtp)
+    tls = ServerTls(first) if first else None
+    if tls is not None:
+        tls.load()
+
+    def follow(config: Config) -> None:
+        files = _certificates(config.smtp)
+        if tls is not None and files:
+            tls.exchange(files)
+        elif tls is not None or files:
+            what = "a first certificate" if files else "no certificate any more"
+            event(_log, WARNING, f"smtp.tls names {what}: this takes effect after a restart")
+
+    source.subscribe(follow)
+    return tls
+
+
+def _certificates(smtp: Smtp) -> list[CertificateFiles]:
     files = smtp.tls
     if files.certificate_file is None or files.key_file is None:
-        return None
+        return []
     further = (CertificateFiles(each.certificate_file, each.key_file) for each in files.further)
-    tls = ServerTls([CertificateFiles(files.certificate_file, files.key_file), *further])
-    tls.load()
-    return tls
+    return [CertificateFiles(files.certificate_file, files.key_file), *further]

@@ -262,6 +262,15 @@ def test_a_change_that_needs_a_restart_makes_one(config: dict[str, Any]) -> None
     assert _restart_mark(config) != _restart_mark({})
 
 
+def test_files_of_the_certificate_are_exchanged_without_a_restart_but_not_taken_away() -> None:
+    files = {"certificate_file": "/mine/tls.crt", "key_file": "/mine/tls.key"}
+    further = {"further": [files]}
+    for tls in (files, further):
+        assert _restart_mark({"smtp": {"tls": tls}}) == _restart_mark({})
+    none = {"certificate_file": None, "key_file": None}
+    assert _restart_mark({"smtp": {"tls": none}}) != _restart_mark({})
+
+
 def test_other_changes_restart_nothing() -> None:
     assert _restart_mark({"delivery": {"retry": {"max_retries": 3}}}) == _restart_mark({})
 

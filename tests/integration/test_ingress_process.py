@@ -10,9 +10,14 @@ import ssl
 import subprocess
 from pathlib import Path
 
+import pytest
+import yaml
 from cryptography import x509
 
+from services.common.config.loader import overlaid
+from services.common.config.source import ConfigSource
 from services.common.tls import ensure_self_signed
+from services.ingress.app import _server_tls
 from tests.support.eventually import eventually
 from tests.support.ingress_process import running_process
 from tests.support.nats_server import NatsServer
@@ -157,3 +162,80 @@ async def test_certificates_are_chosen_by_name_and_exchanged_while_running(
             return "new.example.org" in await names("new.example.org")
 
         await eventually(exchanged, seconds=15)
+
+
+async def test_other_certificate_files_are_taken_up_once_they_are_there(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    policy = ScriptedPolicy()  # type: ignore[abstract]
+    own = ensure_self_signed(tmp_path / "own", "mx.example.test")
+    ready = ensure_self_signed(tmp_path / "ready", "new.example.org")
+    further = [{"certificate_file": str(ready.certificate), "key_file": str(ready.key)}]
+    late = tmp_path / "late"
+    tls = {
+        "certificate_file": str(late / "tls.crt"),
+        "key_file": str(late / "tls.key"),
+        "further": further,
+    }
+    config = tmp_path / "gatepost.yaml"
+    async with (
+        serve(policy) as target,
+        running_process(
+            tmp_path,
+            nats_server,
+            target,
+            {"smtp": {"tls": {"certificate_file": str(own.certificate), "key_file": str(own.key)}}},
+        ) as ingress,
+    ):
+
+        async def shown(server_name: str) -> str:
+            [name] = await asyncio.to_thread(_certificate_names, ingress.port, server_name) - {
+                "localhost"
+            }
+            return name
+
+        async def logged(words: str) -> bool:
+            return words in ingress.log_file.read_text(encoding="utf-8")
+
+        changed = overlaid(
+            yaml.safe_load(config.read_text(encoding="utf-8")), {"smtp": {"tls": tls}}
+        )
+        fresh = tmp_path / "fresh.yaml"
+        fresh.write_text(yaml.safe_dump(changed), encoding="utf-8")
+        fresh.replace(config)
+        await eventually(lambda: logged("certificate rejected"), seconds=30)
+        assert await shown("new.example.org") == "mx.example.test"
+        ensure_self_signed(late, "late.example.org")
+
+        async def exchanged() -> bool:
+            return await shown("unknown.example.org") == "late.example.org"
+
+        await eventually(exchanged, seconds=30)
+        assert await shown("new.example.org") == "new.example.org"
+        assert await shown("mx.example.test") == "late.example.org"
+        _, page = await ingress.get("/metrics")
+        assert str(own.certificate) not in page
+        assert f'certificate_rejected{{certificate="{late}/tls.crt"}} 0.0' in page
+        assert not await logged("restart")
+
+
+@pytest.mark.parametrize("named_first", [True, False], ids=["no more", "for the first time"])
+async def test_a_certificate_where_there_was_none_waits_for_a_restart(
+    named_first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = ensure_self_signed(tmp_path, "mx.example.test")
+    named = {"certificate_file": str(files.certificate), "key_file": str(files.key)}
+    file = tmp_path / "gatepost.yaml"
+
+    def write(tls: dict[str, str], hostname: str) -> None:
+        values = {"smtp": {"hostname": hostname, "tls": tls}}
+        file.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+    write(named if named_first else {}, "a.example.test")
+    source = ConfigSource(file)
+    tls = _server_tls(source)
+    assert (tls is not None) == named_first
+    write({} if named_first else named, "b.example.test")
+    source.refresh()
+    [line] = [text for text in caplog.messages if text.startswith("smtp.tls")]
+    assert line.endswith("this takes effect after a restart")

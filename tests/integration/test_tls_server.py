@@ -141,6 +141,57 @@ def test_exchange_under_a_running_listener(
     assert lines == ["certificate rejected, the old one stays"] * 2
 
 
+def test_files_that_come_back_as_they_were_are_no_longer_rejected(tmp_path: Path) -> None:
+    files = write_pair(trustme.CA(), tmp_path, "one.test")
+    tls = ServerTls([files])
+    tls.load()
+    key = files.key.read_bytes()
+    files.key.unlink()
+    tls.reload()
+    assert rejected(files) == 1
+    files.key.write_bytes(key)
+    tls.reload()
+    assert rejected(files) == 0
+
+
+def test_other_files_take_their_place_together(
+    tmp_path: Path, run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = trustme.CA()
+    old = write_pair(authority, tmp_path / "old", "old.test")
+    new = write_pair(authority, tmp_path / "new", "new.test")
+    late = CertificateFiles(tmp_path / "late" / "tls.crt", tmp_path / "late" / "tls.key")
+    tls = ServerTls([old])
+    tls.load()
+
+    async def main() -> None:
+        async with listening(tls) as port:
+            tls.exchange([new, late])
+            tls.reload()
+            assert rejected(late) == 1
+            assert await names_seen(port, authority, "new.test") == {"old.test"}
+            # What is in use is followed meanwhile.
+            write_pair(authority, tmp_path / "old", "renewed.test")
+            tls.reload()
+            assert await names_seen(port, authority, None) == {"renewed.test"}
+            write_pair(authority, tmp_path / "late", "late.test")
+            tls.reload()
+            assert await names_seen(port, authority, None) == {"new.test"}
+            assert await names_seen(port, authority, "late.test") == {"late.test"}
+            assert (rejected(new), rejected(late), rejected(old)) == (0, 0, None)
+            # Named by mistake, and taken back.
+            nowhere = CertificateFiles(tmp_path / "x.crt", tmp_path / "x.key")
+            tls.exchange([nowhere])
+            assert rejected(nowhere) == 1
+            tls.exchange([late, new])
+            assert rejected(nowhere) is None
+            assert await names_seen(port, authority, None) == {"late.test"}
+
+    run(main)
+    lines = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert lines == ["certificate rejected, the old one stays"] * 2
+
+
 async def test_watch_notices_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.common.tls.RELOAD_SECONDS", 0.01)
     authority = trustme.CA()

@@ -155,6 +155,7 @@ the configuration, and what the process skeleton needs besides (four times five 
 {{- define "gatepost.config.restart" -}}
 {{- $parts := pick . "services" "nats" "keys" "dns" "auth" "log" -}}
 {{- $_ := set $parts "smtp" (pick .smtp "hostname" "listeners") -}}
+{{- $_ := set $parts "encrypted" (not (empty (.smtp.tls | default dict).certificate_file)) -}}
 {{- toYaml $parts | sha256sum -}}
 {{- end -}}
 

@@ -61,14 +61,16 @@ class Certificate(Section):
 
 
 class Tls(Section):
-    """The server's certificate. Both files are read again when they change."""
+    """The server's certificate. Both files are read again when they change. Other files are taken
+    up once all of them can be used."""
 
     certificate_file: FilePath | None = None
-    """PEM, with the chain. Without one, STARTTLS is not offered."""
+    """PEM, with the chain. Without one, STARTTLS is not offered. From none to one, and back:
+    *restart*."""
     key_file: FilePath | None = None
     further: tuple[Certificate, ...] = ()
-    """*restart* - Further certificates, for clients that ask for a name which one of these has
-    (SNI). All others get the one above."""
+    """Further certificates, for clients that ask for a name which one of these has (SNI). All
+    others get the one above."""
 
     @model_validator(mode="after")
     def _both(self) -> Tls:

@@ -1,8 +1,12 @@
 """What a supervised process says, from its pipe to its log and to whoever listens."""
 
+import asyncio
 import ctypes
+import errno
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +77,67 @@ async def test_how_late_timers_may_be_is_as_asked(tmp_path: Path) -> None:
     _, asked = await run(program, tmp_path, timer_slack_us=500)
     assert usual == [str(ctypes.CDLL(None).prctl(pr_get_timerslack))]
     assert asked == ["500000"]
+
+
+async def test_a_start_that_fails_is_said_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+    heard: list[str] = []
+    announced: list[str] = []
+
+    async def fails_once(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def announce(text: str) -> None:
+        announced.append(text)
+        if len(announced) == 2:
+            child.kill()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fails_once)
+    child = Child(
+        "talker",
+        [sys.executable, "-c", "print('here')"],
+        data=tmp_path,
+        on_line=lambda _, line: heard.append(line),
+        announce=announce,
+    )
+    await child.keep_running()
+    assert announced[0].startswith("talker cannot be started: ")
+    assert heard == ["here"]
+
+
+async def test_a_disk_that_takes_no_pid_file_does_not_cost_the_child_its_keeper(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run" / "talker.pid").mkdir(parents=True)  # also root cannot write there
+    _, heard = await run("print('here')", tmp_path)
+    assert heard == ["here"]
+
+
+async def test_who_is_told_to_stop_while_it_is_started_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+    stopping: list[asyncio.Task[None]] = []
+
+    async def interrupted(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        stopping.append(asyncio.create_task(child.stop(wait_s=600)))
+        await asyncio.sleep(0)  # it has begun
+        return await start(*argv, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", interrupted)
+    program = "import time; print('here', flush=True); time.sleep(600)"
+    child = Child(
+        "talker",
+        [sys.executable, "-c", program],
+        data=tmp_path,
+        on_line=lambda _, __: None,
+        announce=print,
+    )
+    async with asyncio.timeout(60):
+        await child.keep_running()
+        await stopping[0]
+    assert len(stopping) == 1
+    assert not (tmp_path / "run" / "talker.pid").exists()

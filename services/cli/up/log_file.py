@@ -38,7 +38,8 @@ class LogFile:
     def close(self) -> None:
         """Close the file; the next line opens it again."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
 
     def _rotate(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -33,8 +34,9 @@ _ROLE_WORDS: Final = {
 
 
 def announce(text: str) -> None:
-    """One line about what happens to the processes."""
-    print(f"{time.strftime('%H:%M:%S')} {printable(text)}", flush=True)
+    """One line about what happens to the processes; they go on when it cannot be written."""
+    with contextlib.suppress(OSError):
+        print(f"{time.strftime('%H:%M:%S')} {printable(text)}", flush=True)
 
 
 def show_line(name: str, line: str) -> None:

@@ -1,7 +1,8 @@
 """Child processes that are kept running: one that ends is started again, and named.
 
 Life cycle of a child: started → running → ended → (a pause) → started …, until `stop`: SIGTERM, and
-SIGKILL after the time that it was given.
+SIGKILL after the time that it was given. A start that fails, for want of memory or of processes, is
+tried again after the pause; `stop` waits for one that is under way.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class Child:
         self._pid_file = data / "run" / f"{name}.pid"
         self._pid_file.parent.mkdir(mode=0o700, exist_ok=True)
         self._stopping = False
+        self._starting = asyncio.Lock()
+        """Held while a process comes to be, so that `stop` sees it."""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -105,35 +108,49 @@ class Child:
         pause = FIRST_PAUSE_S
         while not self._stopping:
             started = time.monotonic()
-            code = await self._run_once()
+            try:
+                end = how_ended(await self._run_once())
+            except OSError as error:
+                end = f"cannot be started: {error.strerror or error}"
             if self.stopped:
                 return
             self.ends += 1
             pause = FIRST_PAUSE_S if time.monotonic() - started > STEADY_S else pause
-            self._announce(f"{self.name} {how_ended(code)}; starting it again")
+            self._announce(f"{self.name} {end}; starting it again")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def _run_once(self) -> int:
+        """Its exit code. Raises `OSError` when there is no process."""
         ours, theirs = os.pipe()
         output = Output(self._keep)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(ours, "rb"))
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            pipe = os.fdopen(ours, "rb")
+            await asyncio.get_running_loop().connect_read_pipe(lambda: output, pipe)
+            process = await self._start(theirs)
+        finally:
+            os.close(theirs)
+        await output.ended
+        self._log.close()
+        return await process.wait()
+
+    async def _start(self, output: int) -> asyncio.subprocess.Process:
+        async with self._starting:
+            if self.stopped:
+                raise ProcessLookupError("told to stop")
+            self._process = process = await asyncio.create_subprocess_exec(
                 *self._argv,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, **self._environment},
                 # Ctrl-C at the terminal is for us alone: we stop the children in order.
                 start_new_session=True,
             )
-        finally:
-            os.close(theirs)
-        self._pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
-        await output.ended
-        self._log.close()
-        return await self._process.wait()
+            # For whoever looks; a full disk must not leave the process without its keeper.
+            with contextlib.suppress(OSError):
+                self._pid_file.write_text(f"{process.pid}\n", encoding="ascii")
+        return process
 
     def _keep(self, raw: bytes) -> None:
         text = raw.decode("utf-8", "replace")
@@ -146,8 +163,10 @@ class Child:
     async def stop(self, *, wait_s: float) -> None:
         """SIGTERM, and after `wait_s` seconds SIGKILL."""
         self._stopping = True
-        self._pid_file.unlink(missing_ok=True)
-        process = self._process
+        async with self._starting:
+            process = self._process
+        with contextlib.suppress(OSError):
+            self._pid_file.unlink()
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):

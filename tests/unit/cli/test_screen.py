@@ -1,12 +1,16 @@
 """Of what the services log, a person sees what needs a person; and what to try first."""
 
+import errno
+import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.cli.up.screen import password_file, show_line, show_running
+from services.cli.up.screen import announce, password_file, show_line, show_running
 from services.common.config.model import Config
 
 LINE = {"time": "2026-11-02T12:00:00.000Z", "level": "info", "service": "policy", "msg": "ready"}
@@ -35,6 +39,18 @@ LINE = {"time": "2026-11-02T12:00:00.000Z", "level": "info", "service": "policy"
 def test_show_line(capsys: pytest.CaptureFixture[str], line: str, shown: str) -> None:
     show_line("policy", line)
     assert capsys.readouterr().out.rstrip("\n")[9:] == shown
+
+
+class FullDisk(io.StringIO):
+    """What standard output is when it goes into a file for which there is no room."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_cannot_be_shown_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    announce("policy ended with exit code 1; starting it again")
 
 
 MX_ONLY = {"listeners": [{"name": "mx", "port": 25}]}

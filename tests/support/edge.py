@@ -7,7 +7,8 @@ MX without TLS; all on free ports of 127.0.0.1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,9 +127,14 @@ class RunningEdge:
 
 @asynccontextmanager
 async def running_edge(
-    folder: Path, nats: NatsServer, changes: Mapping[str, Any] | None = None
+    folder: Path,
+    nats: NatsServer,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[RunningEdge]:
-    """Everything started, and stopped again afterwards; the queue is empty at the start."""
+    """Everything started, and stopped again afterwards; the queue is empty at the start. By `clock`
+    policy is asked again after a pause."""
     certificate = ensure_self_signed(folder / "tls", HOSTNAME)
     values = overlaid(_values(certificate), changes or {})
     config_file = folder / "gatepost.yaml"
@@ -150,7 +156,9 @@ async def running_edge(
         mail_store = MailStore(store, cleaner, is_full=lambda: watch.is_full)
         guard = LoginGuard(store, lambda: source.current.smtp.limits)
         questions = Policy(
-            opened, check_timeout_s=lambda: source.current.policy.check_timeout.total_seconds()
+            opened,
+            check_timeout_s=lambda: source.current.policy.check_timeout.total_seconds(),
+            clock=clock,
         )
         edge = Edge(source, questions, mail_store, guard)
         listeners = Listeners(edge, gate, tls)

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from services.common.dns import Answer, DnsOptions, DnsResolver, RecordType, Status
 from services.common.dns.servers import REST_SECONDS
 from tests.support.clock import FakeClock
+from tests.support.dns_patience import give_up_soon
 from tests.support.dns_server import DnsServer
 
 RECORDS = {
@@ -68,7 +69,7 @@ async def resolver_of(clock: FakeClock) -> AsyncIterator[Callable[..., DnsResolv
     async with AsyncExitStack() as stack:
 
         def make(*servers: str, **settings: float) -> DnsResolver:
-            patience = {"attempt_timeout": 0.3, "deadline": 0.9}
+            patience = {"attempt_timeout": 15.0, "deadline": 30.0}
             options = DnsOptions(servers=servers, **{**patience, **settings})  # type: ignore[arg-type]
             resolver = DnsResolver(options, clock=clock)
             stack.push_async_callback(resolver.close)
@@ -201,18 +202,21 @@ async def test_the_deadline_holds_whatever_happens(
 
 
 async def test_a_lost_question_is_asked_again(
-    server: DnsServer, resolver_of: Callable[..., DnsResolver]
+    server: DnsServer, resolver_of: Callable[..., DnsResolver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.lost["a.test"] = 2
-    resolver = resolver_of(server.address, attempt_timeout=0.1, deadline=5)
-    assert (await ask(resolver, "a.test"))[0].status is Status.OK
+    attempts = iter([True, True])
+    give_up_soon(monkeypatch, lambda _: next(attempts, False))
+    assert (await ask(resolver_of(server.address), "a.test"))[0].status is Status.OK
     assert server.asked("a.test", "A") == 3
 
 
 async def test_waiting_lookups_are_limited(
     server: DnsServer, silent: Silent, resolver_of: Callable[..., DnsResolver]
 ) -> None:
-    resolver = resolver_of(silent.address, max_concurrent=1, max_pending=2, deadline=0.5)
+    resolver = resolver_of(
+        silent.address, attempt_timeout=0.5, deadline=0.5, max_concurrent=1, max_pending=2
+    )
     first, second, third, again = await ask(resolver, "a.test", "b.test", "c.test", "a.test")
     assert third.status is Status.TEMPORARY
     assert "too many lookups" in third.detail
@@ -268,9 +272,14 @@ async def test_a_failure_of_all_servers_names_them_all(
 
 
 async def test_a_silent_server_costs_one_attempt_and_not_every_lookup(
-    server: DnsServer, silent: Silent, clock: FakeClock, resolver_of: Callable[..., DnsResolver]
+    server: DnsServer,
+    silent: Silent,
+    clock: FakeClock,
+    resolver_of: Callable[..., DnsResolver],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    resolver = resolver_of(silent.address, server.address, deadline=5)
+    give_up_soon(monkeypatch, lambda asked: str(asked) == silent.address)
+    resolver = resolver_of(silent.address, server.address)
     assert [answer.status for answer in await ask(resolver, "a.test")] == [Status.OK]
     assert silent.heard() == 1
     assert [answer.status for answer in await ask(resolver, "b.test")] == [Status.OK]
@@ -284,10 +293,11 @@ async def test_ipv6_servers_are_asked_too(resolver_of: Callable[..., DnsResolver
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::1", 0))
         sock.setblocking(False)
-        resolver = resolver_of(f"[::1]:{sock.getsockname()[1]}", deadline=0.3)
+        resolver = resolver_of(f"[::1]:{sock.getsockname()[1]}")
         lookup = asyncio.create_task(resolver.query("a.test", RecordType.A))
         question = await asyncio.get_running_loop().sock_recv(sock, 512)
         assert b"\x01a\x04test\x00" in question
+        await resolver.close()
         await lookup
 
 

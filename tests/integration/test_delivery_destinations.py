@@ -102,13 +102,22 @@ async def test_what_waits_for_another_reason_than_the_suspension_is_left_to_its_
 async def test_what_a_replica_put_back_that_had_not_heard_of_the_end_goes_on_too(
     store: JetStream, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumption, "NOTICED_S", 1.0)
     resuming = Resumption(store, delivery.operations, delivery.destinations)
+    make_due = resuming.make_due
+    made_due = []
+
+    async def put_back_after_the_first(destination: str) -> int:
+        made_due.append(await make_due(destination))
+        if len(made_due) == 1:
+            await wait_queued(store, State.READY)
+            await put_to_wait(store, mail(f"you@{FAR}"), reason=SUSPENDED)
+        return made_due[-1]
+
+    monkeypatch.setattr(resumption, "NOTICED_S", 0.1)
+    monkeypatch.setattr(resuming, "make_due", put_back_after_the_first)
     await put_to_wait(store, mail(f"you@{FAR}"), reason=SUSPENDED)
     resuming.begin(FAR)
-    await wait_queued(store, State.READY)
-    await put_to_wait(store, mail(f"you@{FAR}"), reason=SUSPENDED)
-    await wait_queued(store, State.READY, State.READY)
+    await wait_queued(store, State.READY, State.READY, seconds=30)
 
 
 async def test_a_destination_that_is_suspended_again_is_left_alone(

@@ -173,7 +173,7 @@ async def test_a_waiting_mail_is_tried_at_once(
     await put_to_wait(store, record)
     async with delivery:
         answer = await stub.RetryMessage(pb.RetryMessageRequest(message_id=record.message_id))
-        await peer.wait_mails(1, seconds=3)
+        await peer.wait_mails(1, seconds=30)  # by itself it would wait for an hour
         await wait_queued(store)
     kinds = [each.WhichOneof("kind") for each in await events(store, record.message_id)]
     assert sorted(kinds) == ["attempt", "operator"]

@@ -28,6 +28,9 @@ STOPPED = [
     "close nats done",
 ]
 
+BLOCKED = "event loop was blocked"
+"""Logged on a machine with too much to do."""
+
 
 @dataclass
 class Running:
@@ -95,7 +98,7 @@ async def test_signal_stops_in_order(number: signal.Signals) -> None:
         code, log = await service.ended()
     assert code == 0
     assert service.said == ["started", *STOPPED]
-    assert [line["msg"] for line in log] == [
+    assert [line["msg"] for line in log if line["msg"] != BLOCKED] == [
         "process started",
         "ready",
         "signal received",
@@ -139,7 +142,8 @@ async def test_call_in_hand_survives_the_stop() -> None:
         assert (await call).text == "in hand"
         code, log = await service.ended()
     assert code == 0
-    assert not [line for line in log if line["level"] not in ("info", "debug")]
+    warnings = {line["msg"] for line in log if line["level"] not in ("info", "debug")}
+    assert not warnings - {BLOCKED}
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ async def test_signal_stops_in_order(number: signal.Signals) -> None:
 
 async def test_what_drains_says_so_and_serves_until_the_end() -> None:
     async with (
-        running("long-drain", rpc=True) as service,
+        running("drain-until-late", rpc=True) as service,
         grpc.aio.insecure_channel(f"127.0.0.1:{service.rpc_port}") as channel,
     ):
         await service.ready()
@@ -250,11 +250,9 @@ async def test_part_that_cannot_stop_is_named_and_the_others_are_stopped() -> No
 
 async def test_one_wish_told_twice_is_no_order_to_die() -> None:
     """Ctrl-C goes to the whole group, and then the supervisor passes it on."""
-    async with running("slow-drain") as service:
+    async with running("drain-while-told-again") as service:
         await service.until("started")
         service.process.send_signal(signal.SIGINT)
-        await service.until("drain listeners begins")
-        service.process.send_signal(signal.SIGTERM)
         code, _ = await service.ended()
     assert code == 0
     assert service.said == ["started", *STOPPED]
@@ -267,7 +265,7 @@ async def test_second_signal_ends_at_once() -> None:
         await service.until("drain listeners begins")
         await asyncio.sleep(1.1)  # until a second signal is no longer the same wish
         service.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             code, log = await service.ended()
     assert code == 1
     assert log[-1]["msg"] == "second signal: ending at once"
@@ -278,7 +276,7 @@ async def test_task_that_ignores_its_cancellation_cannot_hold_up_the_end() -> No
     async with running("stubborn") as service:
         await service.until("started")
         service.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(12):
+        async with asyncio.timeout(30):
             code, log = await service.ended()
     assert code == 1
     [line] = [line for line in log if line["msg"] == "task ignores its cancellation"]
@@ -290,7 +288,7 @@ async def test_blocking_call_in_a_thread_cannot_hold_up_the_end() -> None:
     async with running("stuck-thread") as service:
         await service.until("started")
         service.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(12):
+        async with asyncio.timeout(30):
             code, log = await service.ended()
     assert code == 0
     assert log[-1]["msg"] == "threads did not end"

@@ -5,11 +5,16 @@ stdout, a line per step.
 """
 
 import asyncio
+import os
+import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from services.common import app
 from services.common.app import Context, ExitCode, Process, Stage, StartError, run
 from services.common.rpc.auth import OPEN, Access, methods
 from services.common.rpc.guard import Limits
@@ -24,15 +29,16 @@ def say(text: str) -> None:
 
 
 class Step:
-    """A stop callback that says its name."""
+    """A stop callback that says its name, and does something meanwhile."""
 
-    def __init__(self, name: str, *, seconds: float = 0.0) -> None:
+    def __init__(self, name: str, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         self.name = name
-        self.seconds = seconds
+        self.meanwhile = meanwhile
 
     async def __call__(self) -> None:
         say(f"{self.name} begins")
-        await asyncio.sleep(self.seconds)
+        if self.meanwhile is not None:
+            await self.meanwhile()
         say(f"{self.name} done")
 
 
@@ -48,20 +54,28 @@ async def start(context: Context) -> None:
     scenario = sys.argv[2]
     context.on_stop(Stage.CLOSE, "nats", Step("close nats"))
     context.on_stop(Stage.CLOSE, "channel", Step("close channel"))
+    late = asyncio.Event()
     drain = {
-        "slow-drain": 0.8,
-        "long-drain": 2.5,
-        "endless-drain": 600.0,
-        "stuck-drain": 600.0,
-    }.get(scenario, 0.0)
-    context.on_stop(Stage.DRAIN, "listeners", Step("drain listeners", seconds=drain))
+        "drain-while-told-again": told_again,
+        "drain-until-late": late.wait,
+        "endless-drain": asyncio.Event().wait,
+        "stuck-drain": asyncio.Event().wait,
+    }.get(scenario)
+    context.on_stop(Stage.DRAIN, "listeners", Step("drain listeners", drain))
     context.on_stop(Stage.DRAIN, "sessions", Step("drain sessions"))
     if len(sys.argv) > 3:
-        await start_rpc(context, int(sys.argv[3]))
+        await start_rpc(context, int(sys.argv[3]), late)
     context.spawn("consumer", forever("consumer"))
     if scenario in SCENARIOS:
         await SCENARIOS[scenario](context)
     say("started")
+
+
+async def told_again() -> None:
+    """By the supervisor, of the Ctrl-C that it heard too; this machine may be slow meanwhile."""
+    app.SAME_SIGNAL_SECONDS = 30.0
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.2)
 
 
 async def start_error(_: Context) -> None:
@@ -126,7 +140,8 @@ SCENARIOS = {
 }
 
 
-async def start_rpc(context: Context, port: int) -> None:
+async def start_rpc(context: Context, port: int, late: asyncio.Event) -> None:
+    """`late` is set once somebody was answered who says "late"."""
     with TemporaryDirectory() as tokens:
         access = Access(Tokens(Path(tokens)))
     server = RpcServer(
@@ -138,9 +153,11 @@ async def start_rpc(context: Context, port: int) -> None:
         limits=Limits(stop_grace=5.0),
     )
 
-    async def echo(request: object, _: object) -> object:
+    async def echo(request: Any, _: object) -> object:
         say("call begins")
         await asyncio.sleep(0.3)
+        if request.text == "late":
+            late.set()
         return request
 
     table = methods(SERVICE, Echo=OPEN, Count=OPEN)

@@ -64,6 +64,17 @@ def see(connection: Connection, many: int, seen: list[int]) -> None:
     seen.extend(int(event.operator.method) for event in coming)
 
 
+def see_at_last(connection: Counting, many: int, seen: list[int]) -> None:
+    """As `see`, though the question before the first stream may meet the end of a connection."""
+    for _ in range(20):
+        try:
+            return see(connection, many, seen)
+        except CliError:
+            if connection.opened:
+                raise
+    raise TimeoutError("the first question was never answered")
+
+
 @pytest.fixture(autouse=True)
 def _short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "PAUSE_S", 0.1)
@@ -76,7 +87,7 @@ async def test_a_watch_goes_on_when_its_connection_has_become_old(
     async with queue_server(Delivery(store, {}), tmp_path, limits=BRIEF) as port, happening(store):
         with connected(port, tmp_path) as connection:
             async with asyncio.timeout(60):
-                await asyncio.to_thread(see, connection, 100, seen)
+                await asyncio.to_thread(see_at_last, connection, 100, seen)
     assert seen == list(range(seen[0], seen[0] + 100))
     assert connection.opened > 1
 

@@ -282,7 +282,10 @@ async def test_switched_off_nobody_is_asked(world: Build) -> None:
     assert RECORD[0] not in {query.name for query in made.dns.queries}
 
 
-async def test_sessions_are_used_again_and_counted_once(world: Build) -> None:
+async def test_sessions_are_used_again_and_counted_once(
+    world: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.delivery.smtp.pool.IDLE_S", 60.0)
     made = await world(policy_text("enforce", MX1), concurrency={"initial": 1, "limit": 1})
     before = counted("sts", "success")
     records = [mail(RECIPIENT) for _ in range(3)]

@@ -168,8 +168,9 @@ async def submit_again(store: JetStream, record: QueuedMessage) -> None:
 
 @pytest.mark.parametrize("data", ["354 go on", "554 5.5.1 no valid recipients"])
 async def test_pipelining_with_no_recipient_left_sends_no_content(
-    store: JetStream, data: str
+    store: JetStream, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("services.delivery.smtp.pool.IDLE_S", 60.0)
     async with (
         SmtpPeer(rcpt="550 5.1.1 unknown", data=data, pipelining=True) as peer,
         Delivery(store, relay(peer)),

@@ -349,6 +349,6 @@ async def test_a_stubborn_client_does_not_hold_up_the_end(
     async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
         await client.hello()
         await client.begin()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await edge.listeners.drain(grace_s=1.5)
         assert await client.ended() == b""

@@ -103,7 +103,7 @@ async def test_clients_that_never_do_their_handshake_are_counted_and_let_go(
     nats_server: NatsServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("services.ingress.handshake.HANDSHAKE_S", 5.0)
+    monkeypatch.setattr("services.ingress.handshake.HANDSHAKE_S", 8.0)
     config = _with(False, name="silent", tls="implicit", **listener)
     config["smtp"]["limits"] = {"connections_per_address": 4, "exempt_networks": []}
 
@@ -123,7 +123,7 @@ async def test_clients_that_never_do_their_handshake_are_counted_and_let_go(
         async def all_are_in() -> bool:
             return counted() == 4
 
-        await eventually(all_are_in, seconds=4)
+        await eventually(all_are_in)
         for _ in range(20):
             async with connected(port) as client:
                 client.send(header)
@@ -135,7 +135,7 @@ async def test_clients_that_never_do_their_handshake_are_counted_and_let_go(
         async def all_are_gone() -> bool:
             return counted() == 0
 
-        await eventually(all_are_gone, seconds=4)
+        await eventually(all_are_gone)
         assert ended("tls") == failed + 4
         async with connected(port) as client:
             client.send(header)
@@ -144,7 +144,7 @@ async def test_clients_that_never_do_their_handshake_are_counted_and_let_go(
             assert counted() == 1
             assert (await client.mail(b"Subject: x\r\n\r\n")).startswith("250 ")
             await client.say("QUIT")
-        await eventually(all_are_gone, seconds=4)
+        await eventually(all_are_gone)
 
 
 async def test_draining_does_not_wait_for_handshakes(
@@ -161,7 +161,7 @@ async def test_draining_does_not_wait_for_handshakes(
         async def is_in() -> bool:
             return _value("gatepost_ingress_connections", listener="drained") == 1
 
-        await eventually(is_in, seconds=4)
+        await eventually(is_in)
         await edge.listeners.drain(grace_s=60)
         assert await client.ended() == b""
     assert _value("gatepost_ingress_sessions_total", **labels) == before + 1

@@ -44,7 +44,7 @@ async def test_without_nats_mail_is_put_off_at_once_and_taken_when_it_is_back(
         async def is_back() -> bool:
             return (await client.say("MAIL FROM:<sender@example.net>")).startswith("250 ")
 
-        await eventually(is_back, seconds=15)
+        await eventually(is_back)
         await client.say("RSET")
         assert (await client.mail(_TEXT)).startswith("250 ")
         # What was put off is not delivered as well.
@@ -60,7 +60,7 @@ async def test_a_nats_that_hangs_is_no_promise(tmp_path: Path, own_nats: NatsSer
         try:
             started = time.monotonic()
             assert (await client.content(_TEXT)).startswith("451 4.3.2 ")
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < 14
         finally:
             own_nats.resume()
         async with asyncio.timeout(30):
@@ -78,7 +78,7 @@ async def test_a_hang_in_the_middle_of_a_large_mail(tmp_path: Path, own_nats: Na
         try:
             started = time.monotonic()
             assert (await client.content(_LARGE)).startswith("451 4.3.2 ")
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < 14
         finally:
             own_nats.resume()
         async with asyncio.timeout(30):

@@ -39,7 +39,8 @@ from services.delivery.slots import Slots
 from services.delivery.smtp.tls_context import authenticating
 from services.delivery.suppressions import Suppressions
 from services.delivery.sweeper import Sweeper
-from services.delivery.tls.reporter import TlsReporter
+from services.delivery.tls.https import Https
+from services.delivery.tls.reporter import POST_S, TlsReporter
 from services.delivery.tls.sts import MtaSts
 from services.delivery.tls.sts_fetch import PolicyHosts
 from services.delivery.tls.sts_store import StsStore
@@ -70,7 +71,13 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     clock = ServerClock()
     resolver = open_resolver(config)
     context.on_stop(Stage.CLOSE, "resolver", resolver.close)
-    reporter = TlsReporter(store, source, resolver, now=clock.now)
+    https = Https(
+        resolver,
+        allowed=lambda: source.current.delivery.allowed_networks,
+        context=lambda: authenticating(source.current.delivery.extra_ca_file),
+        seconds=POST_S,
+    )
+    reporter = TlsReporter(store, source, resolver, https, now=clock.now)
     events = Events(store)
     ledger = Ledger(store)
     notifier = Notifier(store, ledger, events, source)

@@ -7,12 +7,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.policy import default
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.common.jetstream import JetStream
 from services.common.queue.subjects import State
+from services.delivery.smtp.tls_context import authenticating
+from services.delivery.tls.https import Https
 from services.delivery.tls.report import PolicyKind, Terms, TlsReport, TlsResult
 from services.delivery.tls.reporter import TlsReporter
 from services.delivery.tls.sts_policy import Mode, StsPolicy
@@ -27,8 +32,10 @@ from tests.support.delivery import (
     submit,
     wait_queued,
 )
+from tests.support.policy_host import PolicyHost, response
 from tests.support.resolver import FakeResolver
 from tests.support.smtp_peer import SmtpPeer
+from tests.support.tls_chains import Issued
 
 MX = f"mx.{DESTINATION}"
 ASKS = (f"_smtp._tls.{DESTINATION}", "TXT")
@@ -67,6 +74,22 @@ def resolver() -> FakeResolver:
     )
 
 
+def https(
+    answers: FakeResolver, authority: Issued | None = None, folder: Path = Path(), port: int = 1
+) -> Https:
+    """What posts reports, to a port of loopback."""
+    file = folder / "ca.pem" if authority is not None else None
+    if file is not None and authority is not None:
+        file.write_bytes(authority.pem)
+    return Https(
+        answers,
+        allowed=lambda: (ip_network("127.0.0.0/8"),),
+        context=lambda: authenticating(file),
+        port=port,
+        seconds=30.0,
+    )
+
+
 def told(content: bytes) -> dict[str, Any]:
     """The document in a report."""
     _, attached = message_from_bytes(content, policy=default).iter_parts()
@@ -102,10 +125,12 @@ async def test_a_process_that_ends_tells_what_it_saw(store: JetStream, peer: Smt
 
 async def test_a_day_is_told_when_it_is_over(store: JetStream) -> None:
     moment = datetime(2026, 3, 4, 23, 59, tzinfo=UTC)
+    answers = resolver()
     reporter = TlsReporter(
         store,
         FixedConfig(CONFIG),
-        resolver(),
+        answers,
+        https(answers),
         now=lambda: moment,
         spread_s=0.0,
         look_s=0.01,
@@ -143,7 +168,7 @@ async def test_nobody_is_told(store: JetStream, case: str) -> None:
         config.change({"smtp": {"hostname": "mail.example.test"}})
     elif case == "not asked for":
         del answers.records[ASKS]
-    reporter = TlsReporter(store, config, answers, now=lambda: datetime.now(UTC))
+    reporter = TlsReporter(store, config, answers, https(answers), now=lambda: datetime.now(UTC))
     if case != "nothing sent":
         reporter.add(SESSION)
     await reporter.close()
@@ -153,10 +178,12 @@ async def test_nobody_is_told(store: JetStream, case: str) -> None:
 
 async def test_the_sender_can_be_chosen(store: JetStream) -> None:
     chosen = {"tls_reports": {"enabled": True, "sender": "tls@example.org"}}
+    answers = resolver()
     reporter = TlsReporter(
         store,
         FixedConfig({**CONFIG, "delivery": chosen}),
-        resolver(),
+        answers,
+        https(answers),
         now=lambda: datetime.now(UTC),
     )
     reporter.add(SESSION)
@@ -164,6 +191,41 @@ async def test_the_sender_can_be_chosen(store: JetStream) -> None:
     [record] = await wait_queued(store, State.READY)
     assert record.sender == "tls@example.org"
     assert told(record.inline_content)["contact-info"] == "tls@example.org"
+
+
+@pytest.mark.parametrize(("status", "outcome"), [("200 OK", "posted"), ("500 No", "failed")])
+async def test_a_report_is_posted_once(
+    store: JetStream, tmp_path: Path, status: str, outcome: str
+) -> None:
+    root, answers = Issued.root("root"), resolver()
+    answers.records[ASKS] = ["v=TLSRPTv1; rua=https://tls.dest.test/report?a=b"]
+    answers.records["tls.dest.test", "A"] = ["127.0.0.1"]
+    before = counted(outcome)
+    async with PolicyHost(root.issue("tls.dest.test").server_context()) as host:
+        host.answer = response("", status=status)
+        reporter = TlsReporter(
+            store,
+            FixedConfig(CONFIG),
+            answers,
+            https(answers, root, tmp_path, host.port),
+            now=lambda: datetime.now(UTC),
+        )
+        reporter.add(SESSION)
+        await reporter.close()
+        assert host.requests == [("POST /report?a=b HTTP/1.1", f"tls.dest.test:{host.port}")]
+        [(kind, body)] = host.posted
+    assert kind == "application/tlsrpt+gzip"
+    assert (
+        json.loads(gzip.decompress(body))["policies"][0]["policy"]["policy-domain"] == DESTINATION
+    )
+    assert counted(outcome) == before + 1
+    assert await queued(store) == []
+
+
+def counted(result: str) -> float:
+    """How many reports ended so."""
+    name = "gatepost_delivery_tls_reports_total"
+    return REGISTRY.get_sample_value(name, {"result": result}) or 0.0
 
 
 async def test_only_reports_go_where_encryption_that_is_demanded_cannot_be_had(

@@ -64,9 +64,10 @@ from services.delivery.slots import Slots
 from services.delivery.smtp.session import Patience
 from services.delivery.smtp.tls_context import authenticating
 from services.delivery.suppressions import Suppressions
+from services.delivery.tls.https import HTTPS_PORT, Https
 from services.delivery.tls.reporter import TlsReporter
 from services.delivery.tls.sts import MtaSts
-from services.delivery.tls.sts_fetch import FETCH_SECONDS, HTTPS_PORT, PolicyHosts
+from services.delivery.tls.sts_fetch import FETCH_SECONDS, PolicyHosts
 from services.delivery.tls.sts_store import StsStore
 from services.delivery.worker import Worker
 from tests.support.resolver import FakeResolver
@@ -223,7 +224,14 @@ class Delivery:
             validating=self.source.current.dns.validating,
             port=mx_port,
         )
-        self.reporter = TlsReporter(store, self.source, resolver, now=clock)
+        https = Https(
+            resolver,
+            allowed=lambda: self.source.current.delivery.allowed_networks,
+            context=lambda: authenticating(self.source.current.delivery.extra_ca_file),
+            port=policy_port,
+            seconds=fetch_seconds,
+        )
+        self.reporter = TlsReporter(store, self.source, resolver, https, now=clock)
         self._remote = RemoteDelivery(
             self.source,
             resolver,

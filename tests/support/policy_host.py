@@ -35,11 +35,13 @@ def response(
 
 
 class PolicyHost:
-    """The server. `requests` holds the first lines and Host fields of what it was asked."""
+    """The server. `requests` holds the first lines and Host fields of what it was asked, `posted`
+    the types and bodies of what it was sent."""
 
     def __init__(self, context: ssl.SSLContext, answer: Answer = b"") -> None:
         self.answer = answer
         self.requests: list[tuple[str, str]] = []
+        self.posted: list[tuple[str, bytes]] = []
         self.connections = 0
         self.port = 0
         self._context = context
@@ -74,8 +76,12 @@ class PolicyHost:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                host = next(line[6:] for line in head if line.lower().startswith("host: "))
-                self.requests.append((head[0], host))
+                lines = (line.partition(": ") for line in head[1:])
+                fields = {name.lower(): value for name, _, value in lines}
+                self.requests.append((head[0], fields["host"]))
+                if length := int(fields.get("content-length", "0")):
+                    body = await reader.readexactly(length)
+                    self.posted.append((fields["content-type"], body))
                 if isinstance(self.answer, bytes):
                     writer.write(self.answer)
                     await writer.drain()

@@ -2,8 +2,8 @@
 
 Each process reports on its own sessions, for the time from midnight (UTC) or its start to midnight
 or its end, so nothing is shared and nothing is stored. What a process that is killed had counted is
-not told. Reports go through the queue like our other mail, are signed like it, and are sent without
-encryption where that is what they report on.
+not told. Reports by mail go through the queue like our other mail, are signed like it, and are sent
+without encryption where that is what they report on. One over HTTPS is tried once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,23 +27,45 @@ from services.common.log import INFO, WARNING, event
 from services.common.mail.address import Mailbox, parse_mailbox
 from services.common.mail.ids import new_session_id
 from services.common.queue.record import SCHEMA_VERSION, ready
+from services.delivery.tls.https import Https, HttpsFailed
 from services.delivery.tls.report import TlsReport
 from services.delivery.tls.tally import Policies, Tally
-from services.delivery.tls.tls_report_mail import Submission, addresses_in, document, report_mail
+from services.delivery.tls.tls_report_mail import (
+    CONTENT_TYPE,
+    Submission,
+    compressed,
+    document,
+    report_mail,
+)
+from services.delivery.tls.tls_report_record import WebPlace, endpoints_in
 
 LOOK_S: Final = 30.0
 SPREAD_S: Final = 3600.0
 """Reports leave at some moment within this after midnight: everybody sends them then."""
 
+AT_ONCE: Final = 10
+"""Domains whose reports are seen to at a time: some web places answer slowly."""
+
+POST_S: Final = 20.0
 CLOSE_S: Final = 5.0
 
 SENT: Final = Counter(
     "gatepost_delivery_tls_reports_total",
     "Reports on encryption for domains that ask for them, by what became of them.",
-    ["result"],  # queued, failed
+    ["result"],  # queued, posted, failed
 )
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What is to be told to a domain."""
+
+    domain: str
+    policies: Policies
+    begin: datetime
+    end: datetime
 
 
 class TlsReporter:
@@ -52,6 +76,7 @@ class TlsReporter:
         store: JetStream,
         source: ConfigSource,
         resolver: Resolver,
+        https: Https,
         *,
         now: Callable[[], datetime],
         spread_s: float = SPREAD_S,
@@ -60,11 +85,12 @@ class TlsReporter:
         self._store = store
         self._source = source
         self._resolver = resolver
+        self._https = https
         self._now = now
         self._spread_s = spread_s
         self._look_s = look_s
         self._tally = Tally(now())
-        self._ended: list[tuple[Tally, datetime]] = []
+        self._due: deque[_Due] = deque()
 
     def add(self, report: TlsReport) -> None:
         """A new session, or one that could not be."""
@@ -78,14 +104,13 @@ class TlsReporter:
         while True:
             await asyncio.sleep(self._look_s)
             self._turn()
-            if self._ended:
+            if self._due:
                 await asyncio.sleep(random.uniform(0, self._spread_s))  # noqa: S311 - no secret
                 await self._report()
 
     async def close(self) -> None:
         """Report on what is left, as far as that is quickly done."""
-        self._ended.append((self._tally, self._now()))
-        self._tally = Tally(self._now())
+        self._end(self._now())
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._report()
@@ -97,43 +122,54 @@ class TlsReporter:
         now = self._now().astimezone(UTC)
         if now.date() > self._tally.since.date():
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-            end = min(midnight, _next_midnight(self._tally.since))
-            self._ended.append((self._tally, end))
+            self._end(min(midnight, _next_midnight(self._tally.since)))
             self._tally = Tally(midnight)
 
-    async def _report(self) -> None:
-        while self._ended:
-            tally, end = self._ended[0]
-            while tally.domains:
-                domain, policies = tally.domains.popitem()
-                if self._source.current.delivery.tls_reports.enabled:
-                    await self._report_to(domain, policies, tally.since, end)
-            del self._ended[0]
+    def _end(self, end: datetime) -> None:
+        tally, self._tally = self._tally, Tally(end)
+        for domain, policies in tally.domains.items():
+            self._due.append(_Due(domain, policies, tally.since, end))
 
-    async def _report_to(
-        self, domain: str, policies: Policies, begin: datetime, end: datetime
-    ) -> None:
-        answer = await txt(self._resolver, f"_smtp._tls.{domain}")
+    async def _report(self) -> None:
+        while self._due:
+            together = [self._due.popleft() for _ in range(min(AT_ONCE, len(self._due)))]
+            if self._source.current.delivery.tls_reports.enabled:
+                await asyncio.gather(*map(self._report_to, together))
+
+    async def _report_to(self, due: _Due) -> None:
+        answer = await txt(self._resolver, f"_smtp._tls.{due.domain}")
         if answer.status is not Status.OK:
             return
-        for to in addresses_in(answer.records):
+        for endpoint in endpoints_in(answer.records):
             submission = Submission(
                 identity=f"tls-{new_session_id()}",
                 hostname=self._source.current.smtp.hostname,
                 contact=self._sender(),
-                begin=begin,
-                end=end,
+                begin=due.begin,
+                end=due.end,
             )
-            content = report_mail(domain, document(policies, submission), submission, to)
+            told = compressed(document(due.policies, submission))
+            fields = {"domain": due.domain, "report": submission.identity}
             try:
-                await self._store.publish(ready(self._record(submission, to, content)))
-            except StoreError as error:
+                if isinstance(endpoint, WebPlace):
+                    await self._post(endpoint, told)
+                else:
+                    content = report_mail(due.domain, told, submission, endpoint)
+                    await self._store.publish(ready(self._record(submission, endpoint, content)))
+            except (StoreError, HttpsFailed) as error:
                 SENT.labels("failed").inc()
-                event(_log, INFO, "report on encryption lost", domain=domain, reason=str(error))
+                event(_log, INFO, "report on encryption lost", reason=str(error), **fields)
             else:
-                SENT.labels("queued").inc()
-                fields = {"domain": domain, "report": submission.identity}
-                event(_log, INFO, "report on encryption queued", **fields)
+                SENT.labels("posted" if isinstance(endpoint, WebPlace) else "queued").inc()
+                event(_log, INFO, "report on encryption sent", **fields)
+
+    async def _post(self, place: WebPlace, told: bytes) -> None:
+        asked = self._https.asked(
+            "POST", place.host, place.path, body=told, headers={"Content-Type": CONTENT_TYPE}
+        )
+        async with asked as response:
+            if not response.ok:
+                raise HttpsFailed(f"{place.host}: answers with status {response.status}")
 
     def _sender(self) -> Mailbox:
         config = self._source.current

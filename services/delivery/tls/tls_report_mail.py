@@ -1,33 +1,24 @@
 """A report on encryption, as a document and as the mail that carries it (pure).
 
-RFC 8460 §3 (the record that asks for reports), §4.4 (JSON), §5.1 (file name), §5.3 (mail).
-
-Deviation: only `mailto` addresses are told; a record that names others too is served in part.
+RFC 8460 §4.4 (JSON), §5.1 (file name), §5.3 (mail).
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any, Final
-from urllib.parse import unquote
 
-from services.common.mail.address import AddressError, Mailbox, parse_mailbox
+from services.common.mail.address import Mailbox
 from services.delivery.tls.report import PolicyKind, Terms
 from services.delivery.tls.tally import Policies, Sessions
 
-MAX_ADDRESSES: Final = 3
-"""Of a domain: a record must not make us write to everybody."""
-
-_RECORD: Final = re.compile(rb"v=TLSRPTv1[ \t]*;[ \t]*rua=([!-:<-~]+(?:[ \t]*,[ \t]*[!-:<-~]+)*)")
-"""With its fields after `rua`, which are for others, cut off."""
+CONTENT_TYPE: Final = "application/tlsrpt+gzip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +36,6 @@ class Submission:
     def report_id(self) -> str:
         """The identity as the document and the subject show it."""
         return f"{self.identity}@{self.hostname}"
-
-
-def addresses_in(texts: Sequence[bytes]) -> list[Mailbox]:
-    """The mail addresses in the TXT records of `_smtp._tls.<domain>`; none without one record."""
-    records = [text for text in texts if text.startswith(b"v=TLSRPTv1")]
-    match = _RECORD.match(records[0]) if len(records) == 1 else None
-    if match is None:
-        return []
-    found: dict[Mailbox, None] = {}
-    for uri in match[1].decode("ascii").split(","):
-        scheme, _, rest = uri.strip(" \t").partition(":")
-        if scheme.lower() != "mailto":
-            continue
-        try:
-            mailbox = parse_mailbox(unquote(rest, errors="strict"))
-        except (AddressError, UnicodeDecodeError):
-            continue
-        if mailbox.domain:
-            found[mailbox] = None
-    return list(found)[:MAX_ADDRESSES]
 
 
 def document(policies: Policies, submission: Submission) -> dict[str, Any]:
@@ -114,8 +85,13 @@ def _policy(kind: PolicyKind, terms: Terms, sessions: Sessions) -> dict[str, Any
     return told
 
 
-def report_mail(domain: str, told: dict[str, Any], submission: Submission, to: Mailbox) -> bytes:
-    """The mail that carries the document to one address."""
+def compressed(told: dict[str, Any]) -> bytes:
+    """The document as it is sent, of type `CONTENT_TYPE`."""
+    return gzip.compress(json.dumps(told).encode(), mtime=0)
+
+
+def report_mail(domain: str, told: bytes, submission: Submission, to: Mailbox) -> bytes:
+    """The mail that carries the compressed document to one address."""
     mail = EmailMessage(policy=SMTP)
     mail["From"] = str(submission.contact)
     mail["To"] = str(to)
@@ -134,10 +110,11 @@ def report_mail(domain: str, told: dict[str, Any], submission: Submission, to: M
         f"This is a report on the encryption of mail that {submission.hostname} sent to {domain}\n"
         f"from {_time(submission.begin)} to {_time(submission.end)}, as RFC 8460 describes it.\n"
     )
+    maintype, _, subtype = CONTENT_TYPE.partition("/")
     mail.add_attachment(
-        gzip.compress(json.dumps(told).encode(), mtime=0),
-        maintype="application",
-        subtype="tlsrpt+gzip",
+        told,
+        maintype=maintype,
+        subtype=subtype,
         filename=f"{submission.hostname}!{domain}!{_seconds(submission.begin)}"
         f"!{_seconds(submission.end)}!{submission.identity}.json.gz",
     )

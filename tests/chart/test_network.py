@@ -238,9 +238,11 @@ def test_a_mail_store_is_reached_only_if_it_has_the_mailboxes() -> None:
         assert _ports_of_the_world(render({"config": {"mailbox": mailbox}}))[0] == ports
 
 
-def test_delivery_reaches_mta_sts_policies_unless_they_are_off() -> None:
+def test_delivery_reaches_web_servers_for_mta_sts_and_reports_alone() -> None:
     assert _ports_of_the_world(render()) == [{25}, {443}]
     assert _ports_of_the_world(render({"config": {"delivery": {"mta_sts": False}}})) == [{25}]
+    reports = {"mta_sts": False, "tls_reports": {"enabled": True}}
+    assert _ports_of_the_world(render({"config": {"delivery": reports}})) == [{25}, {443}]
 
 
 def test_the_operator_may_allow_more() -> None:

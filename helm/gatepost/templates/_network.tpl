@@ -31,7 +31,7 @@ edges:
   - {from: delivery, to: nats, ports: {{ $nats }}}
   - {from: delivery, to: keys, ports: [{{ include "gatepost.port" $services.keys.grpc }}]}
   - {from: delivery, to: mail, ports: {{ include "gatepost.config.hopPorts" $config }}}
-  {{- if dig "delivery" "mta_sts" true $config }}
+  {{- if or (dig "delivery" "mta_sts" true $config) (dig "delivery" "tls_reports" "enabled" false $config) }}
   - {from: delivery, to: web, ports: [443]}
   {{- end }}
   - {from: keys, to: apiserver, ports: {{ toJson $given.apiServerPorts }}}

@@ -172,7 +172,8 @@ class Destinations:
             if entry is not None and entry.is_in_force(self._now()):
                 entries.append(entry)
             elif self._now() - stored.time > FORGET_AFTER:
-                await self._store.purge(_STREAM, stored.subject)
+                # What was renewed since it was read stays.
+                await self._store.purge(_STREAM, stored.subject, up_to=stored.sequence)
         self._put_in_place(entries, after)
 
     def _put_in_place(self, entries: list[_Entry], sequence: int) -> None:

@@ -99,7 +99,8 @@ class Ledger:
         if any(stored.sequence > delivery.sequence for stored in found.values()):
             return True
         if State.HELD in found:
-            await self._store.purge(QUEUE_STREAM, key.subject(State.HELD))
+            left = found[State.HELD]  # one that came since is no leftover
+            await self._store.purge(QUEUE_STREAM, left.subject, up_to=left.sequence)
         return False
 
     async def is_finished(self, key: RecordKey) -> bool:

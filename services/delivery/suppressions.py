@@ -164,7 +164,8 @@ class Suppressions:
             for stored in page:
                 entry = _entry(stored)
                 if entry is not None and not self._is_in_force(entry):
-                    count += await self._store.purge(STREAM, stored.subject)
+                    # What was renewed since the page was read stays.
+                    count += await self._store.purge(STREAM, stored.subject, up_to=stored.sequence)
             await asyncio.sleep(pause_s)
         return count
 

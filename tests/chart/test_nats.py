@@ -164,9 +164,9 @@ async def test_buckets_are_written_and_listed_by_their_owner(user: Open, bucket:
 async def test_delivery_removes_entries_that_are_out_of_date(user: Open, bucket: str) -> None:
     async with user("delivery") as delivery:
         subject = f"$KV.{bucket}.old"
-        await delivery.publish(Outgoing(subject, b"1"))
+        sequence = await delivery.publish(Outgoing(subject, b"1"))
         assert list(await delivery.last_of(f"KV_{bucket}", [subject])) == [subject]
-        assert await delivery.purge(f"KV_{bucket}", subject) == 1
+        assert await delivery.purge(f"KV_{bucket}", subject, up_to=sequence) == 1
 
 
 @pytest.mark.parametrize(

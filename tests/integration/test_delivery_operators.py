@@ -1,7 +1,7 @@
 """What operators see and do, over gRPC as they do it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,15 @@ from gatepost.queue.v1.queue_pb2_grpc import (
     QueueServiceStub,
 )
 from services.common.jetstream import JetStream, Outgoing
-from services.common.queue.subjects import DEAD_STREAM, State
-from services.delivery.ledger import SUBJECT_HEADER
+from services.common.queue.subjects import (
+    DEAD_STREAM,
+    DELIVERY_CONSUMER,
+    QUEUE_STREAM,
+    RecordKey,
+    State,
+)
+from services.common.store import Stored
+from services.delivery.ledger import SUBJECT_HEADER, Ledger
 from tests.support.delivery import (
     FAR,
     Delivery,
@@ -224,6 +231,29 @@ async def test_a_release_that_was_cut_off_delivers_once(
     async with delivery:
         await wait_queued(store)
     assert len(peer.mails) == 1
+
+
+async def test_a_mail_that_is_held_while_what_a_release_left_is_removed_stays(
+    store: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = mail(f"you@{FAR}")
+    key = RecordKey(record.destination, record.message_id)
+    await put_to_wait(store, record, state=State.HELD, reason="")
+    await submit(store, record)
+    consumer, last_of = store.consumer(QUEUE_STREAM, DELIVERY_CONSUMER), store.last_of
+    (hand,) = [each async for each in consumer.pull(1, wait_s=30)]
+    await consumer.close()
+
+    async def held_meanwhile(stream: str, subjects: Sequence[str]) -> dict[str, Stored]:
+        found = await last_of(stream, subjects)
+        await put_to_wait(store, record, state=State.HELD)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "last_of", held_meanwhile)
+        assert not await Ledger(store).is_superseded(hand, key, record)
+    assert await states(store) == [State.HELD, State.READY]
+    assert await Ledger(store).is_superseded(hand, key, record)
 
 
 @pytest.mark.parametrize("state", [State.DEFERRED, State.HELD])

@@ -11,6 +11,7 @@ import pytest
 from gatepost.queue.v1 import queue_pb2 as pb
 from services.common.jetstream import JetStream
 from services.common.mail.address import parse_mailbox
+from services.common.store import Stored
 from services.delivery.suppressions import Suppression
 from tests.support.delivery import Delivery, mail, submit, until, wait_queued
 from tests.support.queue_calls import QueueStub, queue_calls
@@ -153,6 +154,25 @@ async def test_an_entry_expires_unless_an_operator_made_it(
         assert await listed.expire(pause_s=0) == 1
         assert await listed.expire(pause_s=0) == 0
         assert await listed.remove(parse_mailbox(OTHER))
+
+
+async def test_an_entry_that_is_renewed_while_the_list_is_read_does_not_expire(
+    store: JetStream, peer: SmtpPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = delivery_to(store, peer, tmp_path, enabled=True, expire_after="30d")
+    listed, page = delivery.suppressions, store.page
+    old = datetime.now(UTC) - timedelta(days=31)
+    await listed.add(Suppression(parse_mailbox(GONE), old, "550 5.1.1 no"))
+
+    async def renewed_meanwhile(*arguments: Any, **named: Any) -> list[Stored]:
+        found = await page(*arguments, **named)
+        if not named["after_sequence"]:
+            await listed.add_by_hand(parse_mailbox(GONE), "asked us")
+        return found
+
+    monkeypatch.setattr(store, "page", renewed_meanwhile)
+    assert await listed.expire(pause_s=0) == 0
+    assert await on_the_list(delivery, GONE) == [GONE]
 
 
 async def test_operators_list_add_and_remove(

@@ -174,9 +174,11 @@ class JetStream(Connection):
             raise Refused(f"{api_subject}: {message.headers}")
         return _stored(message)
 
-    async def purge(self, stream: str, subject: str) -> int:
-        """Remove every message on a subject. Returns how many there were."""
-        answer = await self.ask(f"$JS.API.STREAM.PURGE.{stream}", {"filter": subject})
+    async def purge(self, stream: str, subject: str, *, up_to: int | None = None) -> int:
+        """Remove every message on a subject, or those up to a sequence. Returns how many there
+        were."""
+        bound = {} if up_to is None else {"seq": up_to + 1}
+        answer = await self.ask(f"$JS.API.STREAM.PURGE.{stream}", {"filter": subject, **bound})
         return int(answer.get("purged", 0))
 
     async def delete(self, stream: str, sequence: int) -> None:

@@ -19,13 +19,13 @@ from services.common.queue.content import chunk_digest, content_digest
 from services.common.queue.record import key_of
 from services.common.queue.subjects import (
     CONTENT_STREAM,
-    QUEUE_STREAM,
     RecordKey,
     content_filter,
     content_subject,
-    record_filter,
 )
+from services.common.store import Stored
 from services.delivery.batcher import Batcher
+from services.delivery.dead import is_unfinished
 
 _OWN_ID_OCTETS: Final = 8
 """Of the hash that tells the contents of a mail's records apart."""
@@ -80,6 +80,10 @@ class Content:
         finally:
             coming.cancel()
 
+    async def is_there(self) -> bool:
+        """Whether there is anything to read. Raises `StoreError`."""
+        return self._is_inline or await self._stored(1) is not None
+
     async def whole(self) -> bytes:
         """All of it at once, for contents that are known to be small. Raises as `blocks` does."""
         return b"".join([block async for block in self.blocks()])
@@ -92,12 +96,17 @@ class Content:
             self.waited_s += time.monotonic() - began
 
     async def _chunk(self, number: int) -> bytes:
-        subject = content_subject(self._record.content_reference.content_id, number)
-        stored = await self._store.last(CONTENT_STREAM, subject)
+        stored = await self._stored(number)
         if stored is None:
             self.is_missing = True
-            raise ContentError(f"{subject} is missing")
+            raise ContentError(f"{self._subject(number)} is missing")
         return stored.data
+
+    async def _stored(self, number: int) -> Stored | None:
+        return await self._store.last(CONTENT_STREAM, self._subject(number))
+
+    def _subject(self, number: int) -> str:
+        return content_subject(self._record.content_reference.content_id, number)
 
 
 async def move_to_stream(contents: Batcher, record: QueuedMessage) -> None:
@@ -122,17 +131,16 @@ async def move_to_stream(contents: Batcher, record: QueuedMessage) -> None:
 
 
 async def remove(store: JetStream, record: QueuedMessage) -> None:
-    """Remove the content of a record that is gone from the queue, unless another one needs it.
+    """Remove the content of a record that is gone from the queue, unless another one needs it that
+    is in the queue or was set aside.
 
     Raises `StoreError`; what then stays is found by the sweeper.
     """
     if record.WhichOneof("content") != "content_reference":
         return
     content_id = record.content_reference.content_id
-    if content_id != _own_id(key_of(record)):
-        others = record_filter(message_id=record.message_id)
-        if await store.page(QUEUE_STREAM, others, after_sequence=0, count=1):
-            return
+    if content_id != _own_id(key_of(record)) and await is_unfinished(store, record.message_id):
+        return
     await store.purge(CONTENT_STREAM, content_filter(content_id))
 
 

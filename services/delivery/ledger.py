@@ -33,6 +33,7 @@ from services.common.queue.subjects import DEAD_STREAM, QUEUE_STREAM, RecordKey,
 from services.common.topology import ACK_WAIT_S
 from services.delivery import content
 from services.delivery.batcher import Batcher
+from services.delivery.dead import dead
 from services.delivery.lookup import Lookup
 
 LEASE_S: Final = ACK_WAIT_S * 0.8
@@ -46,9 +47,6 @@ the server busy, and what of memory they may take."""
 
 FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 10.0
-
-SUBJECT_HEADER: Final = "Gatepost-Subject"
-REASON_HEADER: Final = "Gatepost-Reason"
 
 DEAD = Counter(
     "gatepost_delivery_set_aside_records_total",
@@ -187,11 +185,7 @@ class Ledger:
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Set aside a record that cannot be read, or whose next state the server will never take,
         with its octets and the reason."""
-        message = Outgoing(
-            f"dead.{delivery.sequence}",
-            delivery.data,
-            {SUBJECT_HEADER: delivery.subject, REASON_HEADER: _header_value(reason)},
-        )
+        message = dead(delivery.sequence, delivery.subject, delivery.data, reason)
         await self.insist(lambda: self._publish_dead(message), "set aside")
         DEAD.inc()
         event(_log, ERROR, "record set aside", subject=delivery.subject, reason=reason)
@@ -219,8 +213,3 @@ class Ledger:
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_S)
-
-
-def _header_value(text: str) -> str:
-    """A NATS header is one line of ASCII."""
-    return " ".join(text.encode("ascii", "backslashreplace").decode("ascii").split())[:1000]

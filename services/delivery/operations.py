@@ -29,8 +29,8 @@ from services.common.queue.subjects import (
 from services.common.store import Outgoing, Stored
 from services.delivery import content
 from services.delivery.content import Content
+from services.delivery.dead import SUBJECT_HEADER
 from services.delivery.decision import give_up
-from services.delivery.ledger import SUBJECT_HEADER
 from services.delivery.notifier import Notifier
 
 CANCELLED: Final = Reply(554, "5.0.0", "Cancelled by the operator of the mail system")
@@ -133,6 +133,8 @@ class Operations:
             record = read_record(dead.data, key)
         except ValueError as error:
             raise NotPossible(f"it still cannot be read: {error}") from error
+        if not await Content(self._store, record).is_there():
+            raise NotPossible("its content is gone")
         if not record.HasField("due_time"):
             record.due_time.FromDatetime(self._now())  # not as old as the record in the queue
         await self._publish_ready(record)

@@ -25,7 +25,7 @@ from services.common.queue.record import UnreadableRecord, read_record
 from services.common.queue.subjects import RecordKey, State, parse_record_subject
 from services.common.rpc.errors import invalid_argument
 from services.common.store import Stored
-from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER
+from services.delivery.dead import REASON_HEADER, SUBJECT_HEADER
 
 STATES: Final[dict[State, QueueState.ValueType]] = {
     State.READY: QUEUE_STATE_READY,

@@ -6,7 +6,8 @@ can leave a content behind. One replica at a time looks (it holds a lease), slow
 records now and then costs nothing, and mail that is found this way was already lost sight of.
 
 Guarantees: only a record that is overdue by the server's clock is touched, and only if it has not
-moved; a content is removed only if it is old and no record of its mail is in the queue.
+moved; a content is removed only if it is old and no record of its mail is in the queue or was set
+aside.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from services.common.queue.subjects import (
 )
 from services.common.store import Outgoing, Stored
 from services.delivery import waiting_list
+from services.delivery.dead import is_unfinished, mails_set_aside
 from services.delivery.stranded import rescue
 from services.delivery.suppressions import Suppressions
 
@@ -200,7 +202,7 @@ class Sweeper:
         return count
 
     async def _without_record(self, content_ids: set[str]) -> set[str]:
-        """Those of whose mails no record is in the queue."""
+        """Those of whose mails no record is in the queue or was set aside."""
         left: dict[str, set[str]] = {}
         for content_id in filter(is_message_id, content_ids):
             left.setdefault(_mail_of(content_id), set()).add(content_id)
@@ -209,6 +211,8 @@ class Sweeper:
             offset += len(subjects)
             for subject in subjects:
                 left.pop(subject.rpartition(".")[2], None)
+        for message_id in await mails_set_aside(self._store):
+            left.pop(message_id, None)
         return set().union(*left.values())
 
     async def _is_orphan(self, content_id: str, chunk: str, age: timedelta) -> bool:
@@ -216,8 +220,7 @@ class Sweeper:
         if stored is None or self._now() - stored.time < age:
             return False
         # The list of subjects is of a moment ago.
-        records = record_filter(message_id=_mail_of(content_id))
-        return not await self._store.page(QUEUE_STREAM, records, after_sequence=0, count=1)
+        return not await is_unfinished(self._store, _mail_of(content_id))
 
 
 def _newest_chunks(subjects: list[str]) -> dict[str, str]:

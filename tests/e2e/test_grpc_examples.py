@@ -20,7 +20,7 @@ from gatepost.queue.v1 import queue_pb2
 from services.common.jetstream import JetStream, NatsSettings, Outgoing
 from services.common.rpc.auth import Role
 from services.common.rpc.tokens import token_file
-from services.delivery.ledger import SUBJECT_HEADER
+from services.delivery.dead import SUBJECT_HEADER
 from services.keys.key import KeyType
 from services.keys.private_key import generate
 from tests.support.delivery import mail

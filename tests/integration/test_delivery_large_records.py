@@ -12,7 +12,7 @@ from gatepost.queue.v1.event_pb2 import AttemptEvent, NotificationEvent
 from gatepost.queue.v1.record_pb2 import QueuedMessage
 from services.common.jetstream import JetStream
 from services.common.queue.subjects import DEAD_STREAM, State
-from services.delivery.ledger import REASON_HEADER
+from services.delivery.dead import REASON_HEADER
 from tests.support.delivery import (
     ACCOUNT,
     CONTENT,

@@ -23,7 +23,8 @@ from services.common.queue.subjects import (
     State,
 )
 from services.common.store import Stored
-from services.delivery.ledger import SUBJECT_HEADER, Ledger
+from services.delivery.dead import SUBJECT_HEADER
+from services.delivery.ledger import Ledger
 from tests.support.delivery import (
     FAR,
     Delivery,

@@ -20,7 +20,8 @@ from services.common.queue.subjects import (
 )
 from services.delivery.batcher import Batcher
 from services.delivery.content import move_to_stream
-from services.delivery.ledger import REASON_HEADER, SUBJECT_HEADER, Ledger
+from services.delivery.dead import REASON_HEADER, SUBJECT_HEADER
+from services.delivery.ledger import Ledger
 from tests.support.delivery import (
     Delivery,
     contents,

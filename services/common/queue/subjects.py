@@ -5,7 +5,7 @@
     queue.held.<destination>.<id>       an operator holds it
     content.<id>.<n>                    chunk n of a content, from 1
     events.<id>.<kind>                  something that happened to a mail
-    dead.<sequence>                     a record that could not be read
+    dead.<number>-<id>                  a record that could not be read
 
 A subject never holds an address: `<destination>` is one token made of a domain, `<id>` has only
 [a-z0-9-].

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -249,7 +248,7 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
     async def WatchEvents(
         self, request: queue_pb2.WatchEventsRequest, context: Context
     ) -> AsyncGenerator[queue_pb2.WatchEventsResponse, None]:
-        """Events as they happen."""
+        """Events as they happen. The metadata is sent once none can be missed any more."""
         message_id = _message_id(request.message_id) if request.message_id else ""
         since = _time(request.since_time) if request.HasField("since_time") else None
         after = _sequence(request.after_sequence)
@@ -257,7 +256,8 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
             EVENTS_STREAM, event_filter(message_id), since=since, after_sequence=after
         )
         with store_errors():
-            async with aclosing(following) as coming:
+            async with following as coming:
+                await context.send_initial_metadata(())
                 async for stored in coming:
                     happened = read_event(stored)
                     if happened is not None:

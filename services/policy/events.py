@@ -91,8 +91,8 @@ class Events:
     async def verdicts(self, since: datetime) -> AsyncIterator[event_pb2.Event]:
         """The verdicts from a time on, up to now. Raises `StoreError`."""
         until = datetime.now(UTC)
-        kept = self._store.follow(EVENTS_STREAM, f"events.*.{VERDICT}", since=since)
-        async with contextlib.aclosing(kept):
+        subjects = f"events.*.{VERDICT}"
+        async with self._store.follow(EVENTS_STREAM, subjects, since=since) as kept:
             while True:
                 try:
                     async with asyncio.timeout(IDLE_S):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -132,7 +132,7 @@ async def test_events_are_told_kept_and_followed(user: Open) -> None:
         since = datetime.now(UTC) - timedelta(minutes=1)
         await policy.publish(Outgoing("events.e-1.verdict", b"judged"))
         for store in (policy, delivery):
-            async with aclosing(store.follow("EVENTS", "events.e-1.*", since=since)) as following:
+            async with store.follow("EVENTS", "events.e-1.*", since=since) as following:
                 assert (await anext(following)).data == b"judged"
         await delivery.tell(Outgoing("events.e-2.attempt", b"tried"))
         assert await policy.last("EVENTS", "events.e-1.verdict") is not None

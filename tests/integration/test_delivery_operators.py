@@ -301,12 +301,11 @@ async def test_events_are_watched_as_they_happen(
 ) -> None:
     mine, other = mail("you@example.test"), mail("you@example.test")
     watching = stub.WatchEvents(pb.WatchEventsRequest(message_id=mine.message_id), timeout=20)
-    first = asyncio.ensure_future(anext(aiter(watching)))
-    await asyncio.sleep(0.5)
+    await watching.initial_metadata()  # from now on no event is missed
     async with delivery:
         await submit(store, other)
         await submit(store, mine)
-        answer = await first
+        answer = await anext(aiter(watching))
     assert answer.event.message_id == mine.message_id
     watching.cancel()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
-from nats.js import api
+from nats.js import JetStreamContext, api
 
 from services.common.jetstream.bucket import Bucket
 from services.common.jetstream.connection import Connection
@@ -200,6 +200,7 @@ class JetStream(Connection):
         """A consumer that exists, or will by the time of the first pull."""
         return Consumer(self.client, stream, durable)
 
+    @contextlib.asynccontextmanager
     async def follow(
         self,
         stream: str,
@@ -207,9 +208,9 @@ class JetStream(Connection):
         *,
         since: datetime | None = None,
         after_sequence: int = 0,
-    ) -> AsyncGenerator[Stored, None]:
-        """Messages as they come, in order, until it is closed: those after a sequence, or else
-        from a time on, or else from now on."""
+    ) -> AsyncGenerator[AsyncGenerator[Stored, None], None]:
+        """Messages as they come, in order, while the context lasts: those after a sequence, or else
+        from a time on, or else all that are stored once it has been entered."""
         context = self.context_now()
         config = api.ConsumerConfig(deliver_policy=api.DeliverPolicy.NEW)
         if since is not None:
@@ -226,16 +227,8 @@ class JetStream(Connection):
                 subject_filter, stream=stream, ordered_consumer=True, config=config
             )
         try:
-            while True:
-                with translated():
-                    message = await subscription.next_msg(timeout=None)
-                yield Stored(
-                    message.subject,
-                    message.metadata.sequence.stream,
-                    message.data,
-                    message.metadata.timestamp,
-                    message.headers or {},
-                )
+            async with contextlib.aclosing(_arriving(subscription)) as arriving:
+                yield arriving
         finally:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
@@ -300,6 +293,21 @@ class JetStream(Connection):
         answer = await self.ask("$JS.API.INFO", {})
         limit = int(answer.get("limits", {}).get("max_storage", -1))
         return StorageUse(int(answer.get("storage", 0)), limit if limit > 0 else None)
+
+
+async def _arriving(
+    subscription: JetStreamContext.PushSubscription,
+) -> AsyncGenerator[Stored, None]:
+    while True:
+        with translated():
+            message = await subscription.next_msg(timeout=None)
+        yield Stored(
+            message.subject,
+            message.metadata.sequence.stream,
+            message.data,
+            message.metadata.timestamp,
+            message.headers or {},
+        )
 
 
 def _stored(message: Msg) -> Stored:

@@ -182,7 +182,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """WatchEvents streams what happens, as it happens. Role: viewer.
+        """WatchEvents streams what happens, as it happens. The server sends its metadata before the first
+        event: nothing that happens after that is missing. Role: viewer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,9 @@ class QueueServiceStub:
     ListSuspensions: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListSuspensionsRequest, _queue_pb2.ListSuspensionsResponse]
     """ListSuspensions lists the destinations that are suspended. Role: viewer."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_queue_pb2.WatchEventsRequest, _queue_pb2.WatchEventsResponse]
-    """WatchEvents streams what happens, as it happens. Role: viewer."""
+    """WatchEvents streams what happens, as it happens. The server sends its metadata before the first
+    event: nothing that happens after that is missing. Role: viewer.
+    """
     ListDeadRecords: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListDeadRecordsRequest, _queue_pb2.ListDeadRecordsResponse]
     """ListDeadRecords lists the records that could not be read. Role: viewer."""
     RequeueDeadRecord: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RequeueDeadRecordRequest, _queue_pb2.RequeueDeadRecordResponse]
@@ -98,7 +100,9 @@ class QueueServiceAsyncStub(QueueServiceStub):
     ListSuspensions: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListSuspensionsRequest, _queue_pb2.ListSuspensionsResponse]  # type: ignore[assignment]
     """ListSuspensions lists the destinations that are suspended. Role: viewer."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_queue_pb2.WatchEventsRequest, _queue_pb2.WatchEventsResponse]  # type: ignore[assignment]
-    """WatchEvents streams what happens, as it happens. Role: viewer."""
+    """WatchEvents streams what happens, as it happens. The server sends its metadata before the first
+    event: nothing that happens after that is missing. Role: viewer.
+    """
     ListDeadRecords: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListDeadRecordsRequest, _queue_pb2.ListDeadRecordsResponse]  # type: ignore[assignment]
     """ListDeadRecords lists the records that could not be read. Role: viewer."""
     RequeueDeadRecord: _aio.UnaryUnaryMultiCallable[_queue_pb2.RequeueDeadRecordRequest, _queue_pb2.RequeueDeadRecordResponse]  # type: ignore[assignment]
@@ -197,7 +201,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_queue_pb2.WatchEventsResponse], _abc.AsyncIterator[_queue_pb2.WatchEventsResponse]]:
-        """WatchEvents streams what happens, as it happens. Role: viewer."""
+        """WatchEvents streams what happens, as it happens. The server sends its metadata before the first
+        event: nothing that happens after that is missing. Role: viewer.
+        """
 
     @_abc_1.abstractmethod
     def ListDeadRecords(

@@ -2,9 +2,9 @@
 
 Kept in the bucket `destinations`: `suspended.<domain>` and `failing.<next hop>`, both in
 hexadecimal since keys are subjects. Each replica reads the bucket every `POLL_S` seconds, so what
-one of them learns all know a moment later. A suspension counts at once where it is made: what is
-read from a server that lags, or was read before, does not undo it. Losing an entry costs a few
-attempts, never a mail.
+one of them learns all know a moment later. What an operator does counts at once where it is done:
+what is read from a server that lags, or was read before, does not undo it. Losing an entry costs a
+few attempts, never a mail.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What was made of a destination here, and the sequence that it has in the bucket."""
+    """What was made of an entry here, and the sequence that it has in the bucket."""
 
     sequence: int
-    suspension: Suspension | None
+    entry: _Entry | None
 
 
 class Destinations:
@@ -93,6 +93,7 @@ class Destinations:
         self._on_failing = on_failing
         self._suspended: dict[str, Suspension] = {}
         self._unread: dict[str, _Change] = {}
+        self._newest: Stored | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def suspension(self, destination: str) -> Suspension | None:
@@ -112,7 +113,8 @@ class Destinations:
         value = {"until": until.isoformat() if until is not None else None}
         sequence = await self._put(_SUSPENDED, destination, value)
         self._suspended[destination] = Suspension(until)
-        self._unread[destination] = _Change(sequence, Suspension(until))
+        entry = _Entry(destination, until)
+        self._unread[_subject(_SUSPENDED, destination)] = _Change(sequence, entry)
 
     async def resume(self, destination: str) -> bool:
         """End a suspension; false if there was none. Raises `StoreError`."""
@@ -121,7 +123,7 @@ class Destinations:
             return False
         sequence = await self._remove(_SUSPENDED, destination)
         self._suspended.pop(destination, None)
-        self._unread[destination] = _Change(sequence, None)
+        self._unread[_subject(_SUSPENDED, destination)] = _Change(sequence, None)
         return True
 
     async def forget_failing(self, next_hop: str) -> None:
@@ -159,34 +161,53 @@ class Destinations:
     async def refresh(self) -> None:
         """Read the bucket now. Raises `StoreError`."""
         found: dict[str, Stored] = {}
-        after = 0
+        newest: Stored | None = None
         for _ in range(MAX_ENTRIES // PAGE):
+            after = newest.sequence if newest is not None else 0
             page = await self._store.page(_STREAM, f"{_PREFIX}>", after_sequence=after, count=PAGE)
             found.update((stored.subject, stored) for stored in page)
-            after = page[-1].sequence if page else after
+            newest = page[-1] if page else newest
             if len(page) < PAGE:
                 break
-        entries: list[_Entry] = []
-        for stored in found.values():
-            entry = _entry(stored)
-            if entry is not None and entry.is_in_force(self._now()):
-                entries.append(entry)
-            elif self._now() - stored.time > FORGET_AFTER:
+        entries = {subject: _entry(stored) for subject, stored in found.items()}
+        in_force = {
+            subject: entry
+            for subject, entry in entries.items()
+            if entry is not None and entry.is_in_force(self._now())
+        }
+        # If it is empty the sweeper's lease was lost too, and will be there in a minute.
+        if newest is not None and not self._is_outdated(newest):
+            self._put_in_place(dict(in_force), newest)
+        for subject, stored in found.items():
+            if subject not in in_force and self._now() - stored.time > FORGET_AFTER:
                 # What was renewed since it was read stays.
-                await self._store.purge(_STREAM, stored.subject, up_to=stored.sequence)
-        self._put_in_place(entries, after)
+                await self._store.purge(_STREAM, subject, up_to=stored.sequence)
 
-    def _put_in_place(self, entries: list[_Entry], sequence: int) -> None:
-        """Count on these entries, which are what the bucket held up to a sequence."""
-        suspended = {each.name: Suspension(each.until) for each in entries if each.reply is None}
-        changes = self._unread.items()
-        self._unread = {name: each for name, each in changes if each.sequence > sequence}
-        for name, change in self._unread.items():
-            suspended.pop(name, None)
-            if change.suspension is not None:
-                suspended[name] = change.suspension
-        self._suspended = suspended
-        failing = [entry for entry in entries if entry.reply is not None]
+    def _is_outdated(self, newest: Stored) -> bool:
+        """Whether more was read before, by a reading that began later or from another server.
+
+        In a bucket that was made anew the sequences begin again, but time goes on.
+        """
+        known = self._newest
+        return known is not None and newest.sequence < known.sequence and newest.time <= known.time
+
+    def _put_in_place(self, entries: dict[str, _Entry], newest: Stored) -> None:
+        """Count on these entries, by their subjects: what the bucket held up to a message."""
+        if self._newest is not None and newest.sequence < self._newest.sequence:
+            self._unread.clear()  # of a bucket that is no more
+        self._newest = newest
+        self._unread = {
+            subject: change
+            for subject, change in self._unread.items()
+            if change.sequence > newest.sequence
+        }
+        for subject, change in self._unread.items():
+            entries.pop(subject, None)
+            if change.entry is not None:
+                entries[subject] = change.entry
+        suspended = [entry for entry in entries.values() if entry.reply is None]
+        self._suspended = {entry.name: Suspension(entry.until) for entry in suspended}
+        failing = [entry for entry in entries.values() if entry.reply is not None]
         for entry in failing:
             if entry.reply is not None and entry.until is not None:
                 seconds = (entry.until - self._now()).total_seconds()

@@ -1,9 +1,9 @@
 """Keeps the directory as `recipients.accounts_file` declares it.
 
 Every replica reconciles by itself: each step is idempotent, and one that another replica made first
-is a conflict that the next round finds settled. Accounts that operators made are never touched;
-one that is declared as well becomes a declared one. What is taken out of the file is removed, its
-mailbox stays.
+is a conflict that the next round finds settled. One whose file is not the newest stays its hand, as
+`file_lease` says. Accounts that operators made are never touched; one that is declared as well
+becomes a declared one. What is taken out of the file is removed, its mailbox stays.
 
 Life cycle: `follow` for ever; a round when the file changes, and one now and then in case somebody
 changed the directory.
@@ -27,7 +27,8 @@ from services.policy.account_file import (
     DeclaredAccount,
     parse_accounts,
 )
-from services.policy.directory import AccountDirectory, AccountExists, NoSuchAccount
+from services.policy.directory import AccountDirectory, AccountExists
+from services.policy.file_lease import FileLease
 from services.policy.passwords import BadPassword, Busy, Passwords
 
 POLL_S = 2.0
@@ -42,6 +43,10 @@ VALID = Gauge(
 _log = logging.getLogger(__name__)
 
 
+class Outdated(Exception):
+    """Another replica has a newer file."""
+
+
 class Declared:
     """The declared accounts and aliases."""
 
@@ -51,6 +56,7 @@ class Declared:
         self._source = source
         self._directory = directory
         self._passwords = passwords
+        self._lease = FileLease(directory.bucket, passwords)
         self._octets: bytes | None = None
         self._path: Path | None = None
         self.file: AccountFile | None = None
@@ -88,6 +94,7 @@ class Declared:
             if octets is None:
                 raise BadAccountFile("cannot be read")
             self.file = parse_accounts(octets)
+            self._lease.read(octets)
         except BadAccountFile as error:
             VALID.set(0)
             event(_log, ERROR, "accounts file rejected", file=path, reason=str(error))
@@ -105,10 +112,12 @@ class Declared:
         if declared is None:
             return True
         try:
+            if not await self._lease.hold():
+                return False
             for account in declared.accounts:
                 await self._keep(account)
             await self._remove_others(declared)
-        except (StoreError, AccountExists, NoSuchAccount, BadRecord, Busy) as error:
+        except (StoreError, AccountExists, Outdated, BadRecord, Busy) as error:
             event(_log, WARNING, "accounts not reconciled yet", reason=type(error).__name__)
             return False
         return True
@@ -118,6 +127,7 @@ class Declared:
         stored = await self._directory.get(account.address)
         if stored is None:
             hashed = await self._hash(account)
+            await self._check_newest()
             await self._directory.create(account.address, hashed, origin=Origin.DECLARED)
             return
         hashed = stored.record.password_hash
@@ -127,6 +137,7 @@ class Declared:
         else:
             hashed = account.password_hash
         if hashed != stored.record.password_hash or stored.record.origin is not Origin.DECLARED:
+            await self._check_newest()
             await self._directory.declare(account.address, hashed, stored)
 
     async def _hash(self, account: DeclaredAccount) -> str:
@@ -143,9 +154,15 @@ class Declared:
         """Remove what was declared once and is not any more."""
         kept = {account.address.key for account in declared.accounts}
         others = [each for each in await self._directory.addresses("") if each.key not in kept]
-        for record, address in await self._directory.get_pairs(others):
-            if record.origin is Origin.DECLARED:
-                await self._directory.delete(address)
+        for stored, address in await self._directory.get_pairs(others):
+            if stored.record.origin is Origin.DECLARED:
+                await self._check_newest()
+                await self._directory.remove(address, stored)
+
+    async def _check_newest(self) -> None:
+        """Before each change, since a round takes long. Raises `Outdated`, `StoreError`."""
+        if not await self._lease.held():
+            raise Outdated
 
 
 _NO_ALIASES: dict[str, tuple[str, ...]] = {}

@@ -87,12 +87,21 @@ class AccountDirectory:
         self._now = now
         self._clock = clock
         self._seen: OrderedDict[str, float] = OrderedDict()
-        self._counts = HourlyCounts(self._open, now=now)
+        self._counts = HourlyCounts(self.bucket, now=now)
 
     @property
     def connected(self) -> bool:
         """Whether the store can be asked."""
         return self._store.connected
+
+    async def bucket(self) -> Bucket:
+        """The bucket with the accounts. Raises `StoreError`."""
+        if not self._store.connected:
+            raise Unavailable("not connected to NATS")
+        if self._bucket is None:
+            async with in_time():
+                self._bucket = await self._store.bucket(BUCKET)
+        return self._bucket
 
     # --- what a recipient needs -----------------------------------------------------------------
 
@@ -155,7 +164,7 @@ class AccountDirectory:
         now = self._now()
         key = account_key(address)
         record = AccountRecord(str(address_of(key)), origin, now, now, password_hash)
-        bucket = await self._open()
+        bucket = await self.bucket()
         try:
             async with in_time():
                 await bucket.create(key, record.encode())
@@ -172,7 +181,7 @@ class AccountDirectory:
         if stored is None:
             raise NoSuchAccount(str(address))
         record = replace(stored.record, password_hash=password_hash, updated=self._now())
-        bucket = await self._open()
+        bucket = await self.bucket()
         async with in_time():
             await bucket.update(account_key(address), record.encode(), revision=stored.revision)
         event(_log, INFO, "password changed", account=record.address)
@@ -186,7 +195,7 @@ class AccountDirectory:
             password_hash=password_hash,
             updated=self._now(),
         )
-        bucket = await self._open()
+        bucket = await self.bucket()
         async with in_time():
             await bucket.update(account_key(address), record.encode(), revision=stored.revision)
         event(_log, INFO, "account changed as declared", account=record.address)
@@ -196,8 +205,12 @@ class AccountDirectory:
         stored = await self.get(address)
         if stored is None:
             raise NoSuchAccount(str(address))
+        await self.remove(address, stored)
+
+    async def remove(self, address: Mailbox, stored: Stored) -> None:
+        """Remove an account that was read before. Raises `Conflict`, `StoreError`."""
         key = account_key(address)
-        bucket = await self._open()
+        bucket = await self.bucket()
         async with in_time():
             await bucket.delete(key, revision=stored.revision)
         self._remember(key, exists=False)
@@ -206,36 +219,28 @@ class AccountDirectory:
     async def addresses(self, domain: str) -> list[Mailbox]:
         """The addresses of all accounts, or of those in a domain, in order. Raises `StoreError`."""
         prefix = domain_prefix(domain)
-        bucket = await self._open()
+        bucket = await self.bucket()
         keys = await bucket.keys()
         found = [address_of(key) for key in keys if key.startswith(prefix)]
         return sorted(found, key=lambda mailbox: mailbox.key)
 
     async def get_all(self, addresses: Sequence[Mailbox]) -> list[AccountRecord]:
         """The accounts of these addresses, without those that are gone. Raises `StoreError`."""
-        return [record for record, _ in await self.get_pairs(addresses)]
+        return [stored.record for stored, _ in await self.get_pairs(addresses)]
 
-    async def get_pairs(self, addresses: Sequence[Mailbox]) -> list[tuple[AccountRecord, Mailbox]]:
-        """As `get_all`, each with its address."""
-        pairs: list[tuple[AccountRecord, Mailbox]] = []
+    async def get_pairs(self, addresses: Sequence[Mailbox]) -> list[tuple[Stored, Mailbox]]:
+        """As `get_all`, each with its revision and address."""
+        pairs: list[tuple[Stored, Mailbox]] = []
         for start in range(0, len(addresses), _READS_AT_ONCE):
             part = addresses[start : start + _READS_AT_ONCE]
             found = zip(await asyncio.gather(*map(self.get, part)), part, strict=True)
-            pairs += [(stored.record, address) for stored, address in found if stored is not None]
+            pairs += [(stored, address) for stored, address in found if stored is not None]
         return pairs
 
     # --- below ----------------------------------------------------------------------------------
 
-    async def _open(self) -> Bucket:
-        if not self._store.connected:
-            raise Unavailable("not connected to NATS")
-        if self._bucket is None:
-            async with in_time():
-                self._bucket = await self._store.bucket(BUCKET)
-        return self._bucket
-
     async def _read(self, key: str) -> tuple[bytes, int] | None:
-        bucket = await self._open()
+        bucket = await self.bucket()
         async with in_time():
             return await bucket.get(key)
 

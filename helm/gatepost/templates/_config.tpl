@@ -103,6 +103,7 @@ auth:
 {{- define "gatepost.config.check" -}}
 {{- $config := .config -}}
 {{- include "gatepost.scaling.check" .root -}}
+{{- include "gatepost.config.rules" . -}}
 {{- if and (not .root.Values.nats.enabled) (not (dig "nats" "urls" "" $config)) -}}
 {{- fail "config.nats.urls: must name your servers when nats.enabled is false" -}}
 {{- end -}}
@@ -132,14 +133,6 @@ auth:
 {{/* The port of "0.0.0.0:9101". */}}
 {{- define "gatepost.port" -}}
 {{- regexFind "[0-9]+$" . -}}
-{{- end -}}
-
-{{/* The seconds of "30s", "1.5m" or 0, as the services read durations, rounded up. */}}
-{{- define "gatepost.seconds" -}}
-{{- $text := toString . | trim -}}
-{{- $number := regexFind "^[0-9.]+" $text | float64 -}}
-{{- $unit := regexFind "[a-z]+$" $text | default "s" -}}
-{{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) $unit) | ceil | int -}}
 {{- end -}}
 
 {{/*

@@ -8,8 +8,9 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from services.common.config import shapes
 from services.common.config.next_hop import SMTP_PORT, Host
 from services.common.config.types import (
     Domain,
@@ -17,6 +18,7 @@ from services.common.config.types import (
     FilePath,
     HostPort,
     Network,
+    PositiveDuration,
     Section,
     Size,
 )
@@ -36,9 +38,8 @@ def _parse_account(value: object) -> str:
 Account = Annotated[
     str,
     BeforeValidator(_parse_account),
-    WithJsonSchema({"type": "string", "examples": ["you@example.org"]}),
+    shapes.of_text(shapes.ADDRESS, "you@example.org"),
 ]
-_Positive = Annotated[Duration, Field(gt=timedelta(0))]
 
 
 class Retry(Section):
@@ -46,9 +47,9 @@ class Retry(Section):
 
     max_retries: Annotated[int, Field(ge=0, le=10_000)] = 24
     """Retries after the first attempt; then the mail is given up and its sender told."""
-    interval: _Positive = timedelta(minutes=60)
+    interval: PositiveDuration = timedelta(minutes=60)
     """Time between attempts, give or take a little jitter."""
-    initial: _Positive | None = None
+    initial: PositiveDuration | None = None
     """Time before the first retry; it grows by `multiplier` up to `interval`. Blank: `interval`
     from the beginning. `5m` suits destinations that greylist."""
     multiplier: Annotated[float, Field(ge=1, le=100)] = 2
@@ -146,9 +147,9 @@ class Backoff(Section):
     """For how long a next hop is left alone that does not answer or says that it does not want us
     now. All delivery processes follow."""
 
-    initial: _Positive = timedelta(seconds=5)
+    initial: PositiveDuration = timedelta(seconds=5)
     """After the first failure; each further one doubles it."""
-    limit: _Positive = timedelta(minutes=5)
+    limit: PositiveDuration = timedelta(minutes=5)
     """At most."""
 
     @model_validator(mode="after")
@@ -164,7 +165,7 @@ class Rate(Section):
 
     messages: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Mails in each `period`, evenly spread. `0`: as many as it takes."""
-    period: _Positive = timedelta(minutes=1)
+    period: PositiveDuration = timedelta(minutes=1)
     """What `messages` counts for."""
     exceptions: dict[Domain, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
     """Another number for the mail exchanges of some domains."""

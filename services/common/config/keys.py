@@ -9,8 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from services.common.config.types import Duration, FilePath, Section
-from services.common.dns.servers import parse_server
+from services.common.config.types import DnsServer, Duration, FilePath, PositiveDuration, Section
 
 LEAST_INTERVAL: Final = timedelta(seconds=1)
 """Every round asks the servers of every key that is not published."""
@@ -37,11 +36,6 @@ def _lifetime(value: timedelta) -> timedelta:
     return value
 
 
-def _server(text: str) -> str:
-    parse_server(text)
-    return text
-
-
 class Keys(Section):
     """DKIM keys."""
 
@@ -53,13 +47,13 @@ class Keys(Section):
     is best, because Kubernetes cannot limit what may be read to the keys alone."""
     directory: FilePath = Path("/var/lib/gatepost/keys")
     """*restart* Made if it is missing. Back it up: it holds the only copies of the private keys."""
-    check_interval: Annotated[Duration, AfterValidator(_interval)] = timedelta(minutes=1)
+    check_interval: Annotated[PositiveDuration, AfterValidator(_interval)] = timedelta(minutes=1)
     """How often records that are not published yet are looked for, and keys that expire replaced.
     The records of keys that sign are looked for at every tenth time."""
     signature_lifetime: Annotated[Duration, AfterValidator(_lifetime)] = timedelta(0)
     """When signatures expire (`x=`), after they were made. `0`: never. Mail that waits for longer
     elsewhere then fails; `7d` is a sensible choice."""
-    publication_servers: tuple[Annotated[str, AfterValidator(_server)], ...] = ()
+    publication_servers: tuple[DnsServer, ...] = ()
     """*restart* The servers that are asked whether a key's record is visible, `address` or
     `address:port`. Blank: all authoritative servers of the zone, which are found by its NS records.
     Name others where those cannot be reached from this machine, or are not what the world asks."""

@@ -8,7 +8,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.common.config.types import Domain, Duration, Network, Section, SenderEntry
+from services.common.config.types import (
+    Domain,
+    Duration,
+    Network,
+    PositiveDuration,
+    Section,
+    SenderEntry,
+)
 
 
 class Action(StrEnum):
@@ -157,16 +164,16 @@ class Greylist(Section):
     """Greylisting (RFC 6647): what is seen for the first time is told to come again (451)."""
 
     enabled: bool = False
-    delay: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=5)
+    delay: PositiveDuration = timedelta(minutes=5)
     """When it may come again."""
-    retry_within: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(days=2)
+    retry_within: PositiveDuration = timedelta(days=2)
     """When it is too late, and counts as seen for the first time."""
 
 
 class Callout(Section):
     """How `sender_unreachable` asks: `MAIL FROM:<>` and `RCPT`, never a message."""
 
-    timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=30)
+    timeout: PositiveDuration = timedelta(seconds=30)
     """For one sender, all its exchanges together. A mail waits no longer than `check_timeout`; the
     answer is then there for the next one."""
     positive_ttl: Duration = timedelta(hours=24)
@@ -210,7 +217,7 @@ class Policy(Section):
     addresses. A domain or an address counts only where SPF passes, since anybody can claim one."""
     deny: tuple[SenderEntry, ...] = ()
     """Senders whose mail is refused, in the same forms. `allow` outweighs it."""
-    check_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=20)
+    check_timeout: PositiveDuration = timedelta(seconds=20)
     """How long the checks of a mail may take together; what is not done by then cannot be told."""
     unavailable: Unavailable = Unavailable.DEFER
     """When policy does not answer. `defer`: clients come again later (`451`). `accept`: mail is

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from services.common.config import shapes
 from services.common.config.next_hop import NextHopSetting
 from services.common.config.types import Domain, FilePath, Section
 from services.common.mail.address import parse_mailbox
@@ -29,15 +30,12 @@ def _as_list(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Address = Annotated[
-    str,
-    BeforeValidator(_parse_address),
-    WithJsonSchema({"type": "string", "examples": ["you@example.org"]}),
-]
+_ADDRESS: Final = shapes.text(shapes.ADDRESS, "you@example.org")
+Address = Annotated[str, BeforeValidator(_parse_address), WithJsonSchema(_ADDRESS)]
 BlankOrAddress = Annotated[
     str,
     BeforeValidator(_parse_blank_or_address),
-    WithJsonSchema({"type": "string", "examples": ["", "you@example.org"]}),
+    shapes.of_text(shapes.ADDRESS, "", "you@example.org", blank=True),
 ]
 AliasTargets = Annotated[
     tuple[Address, ...],
@@ -46,8 +44,8 @@ AliasTargets = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 100},
+                _ADDRESS,
+                {"type": "array", "items": _ADDRESS, "minItems": 1, "maxItems": 100},
             ]
         }
     ),

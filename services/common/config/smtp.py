@@ -8,8 +8,9 @@ from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
+from services.common.config.shapes import octets_between
 from services.common.config.types import Domain, Duration, FilePath, Network, Section, Size
 from services.common.mail.domain import AddressError, parse_domain
 
@@ -134,15 +135,18 @@ class Limits(Section):
     """How long a client may be silent (RFC 5321 asks for at least five minutes)."""
     min_data_rate: Size = 500
     """Octets a second at which content must come, on average after its first minute. 0: any."""
-    content_memory: Annotated[Size, Field(ge=4 * 2**20)] = 128 * 2**20
+    content_memory: Annotated[Size, octets_between(4 * 2**20)] = 128 * 2**20
     """Memory for all contents in hand of one ingress process. Above: 452."""
     large_contents: Annotated[int, Field(ge=1, le=1000)] = 32
     """Contents over 256 KiB that are taken in at a time, at most a quarter of them (but one at
     least) from one IPv4 address or IPv6 /64 network. Others wait for a moment, then: 452."""
     storage_watermark: Annotated[float, Field(gt=0, le=1)] = 0.85
     """The part of NATS's storage from which on no new mail is taken: 452."""
-    header_size: Annotated[Size, Field(ge=1024, le=384 * 1024)] = 256 * 1024
-    line_length: int = 0
+    header_size: Annotated[Size, octets_between(1024, 384 * 1024)] = 256 * 1024
+    line_length: Annotated[
+        int,
+        WithJsonSchema({"anyOf": [{"const": 0}, {"type": "integer", "minimum": MIN_LINE_LENGTH}]}),
+    ] = 0
     """Octets that a line of a message may have, without its end. 0: any. RFC 5321 grants senders
     998, but much mail in order has longer lines; it is passed on as it is, since breaking lines
     would break signatures. Above: 550."""

@@ -7,10 +7,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from services.common.config.types import Duration, Endpoint, FilePath, HostPort, Section, Size
-from services.common.dns.servers import parse_server
+from services.common.config.types import (
+    DnsServer,
+    Duration,
+    Endpoint,
+    FilePath,
+    HostPort,
+    PositiveDuration,
+    Section,
+    Size,
+)
 
 
 class NatsTls(Section):
@@ -66,17 +74,12 @@ class Nats(Section):
         return self
 
 
-def _dns_server(text: str) -> str:
-    parse_server(text)
-    return text
-
-
 class Dns(Section):
     """Where names are looked up."""
 
-    servers: tuple[Annotated[str, AfterValidator(_dns_server)], ...] = ()
+    servers: tuple[DnsServer, ...] = ()
     """`address` or `address:port`; blank for those of /etc/resolv.conf."""
-    attempt_timeout: Duration = timedelta(seconds=2)
+    attempt_timeout: PositiveDuration = timedelta(seconds=2)
     """How long to wait for one server, once."""
     timeout: Duration = timedelta(seconds=5)
     """How long a lookup may take in all."""
@@ -86,7 +89,7 @@ class Dns(Section):
 
     @model_validator(mode="after")
     def _order(self) -> Dns:
-        if not timedelta(0) < self.attempt_timeout <= self.timeout:
+        if self.attempt_timeout > self.timeout:
             raise ValueError("attempt_timeout must be above 0 and at most timeout")
         return self
 

@@ -8,14 +8,24 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
+from services.common.config import shapes
+from services.common.dns.servers import parse_server
 from services.common.mail.address import AddressError, parse_domain, parse_mailbox
 
-_DURATION: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)", re.ASCII)
+_DURATION: Final = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)\s*", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE: Final = re.compile(
-    r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
+    r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?\s*", re.ASCII
 )
 _OCTETS: Final = {
     None: 1,
@@ -44,12 +54,15 @@ def parse_duration(value: Any) -> timedelta:
     """`60m`, `1.5h`, `500ms`, or `0`."""
     if isinstance(value, timedelta):
         return value
-    if value in (0, "0"):
+    if value in (0, "0") and value is not False:
         return timedelta(0)
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("a duration is a number with a unit, for example 30s, 60m, 4h or 7d")
-    return timedelta(seconds=float(match["number"]) * _SECONDS[match["unit"]])
+    try:
+        return timedelta(seconds=float(match["number"]) * _SECONDS[match["unit"]])
+    except OverflowError:
+        raise ValueError("a duration has fewer than a thousand million days") from None
 
 
 def format_duration(value: timedelta) -> str:
@@ -66,10 +79,13 @@ def parse_size(value: Any) -> int:
     """`100MB` (10⁶ octets), `100MiB` (2²⁰), or a number of octets."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("a size is a number with a unit, for example 256KiB, 100MB or 1GiB")
-    return int(float(match["number"]) * _OCTETS[match["unit"]])
+    try:
+        return int(float(match["number"]) * _OCTETS[match["unit"]])
+    except OverflowError:
+        raise ValueError("a size is a number of octets that there can be") from None
 
 
 def format_size(value: int) -> str:
@@ -99,7 +115,7 @@ def _parse_domain(value: Any) -> str:
 
 def _parse_sender(value: Any) -> str:
     """A network, a domain or an address, in its canonical spelling."""
-    text = str(value).strip()
+    text = value.strip() if isinstance(value, str) else ""
     try:
         return str(ip_network(text))
     except ValueError:
@@ -133,9 +149,15 @@ def parse_endpoint(value: Any) -> Endpoint:
         or not (port.isascii() and port.isdigit())
         or not 0 <= int(port) <= 65535
         or (":" in host and not bracketed)
+        or any(map(str.isspace, host))
     ):
         raise ValueError("host:port, for example 127.0.0.1:7100 or [::1]:7100")
-    return Endpoint(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - an empty host means all addresses
+    return Endpoint((host[1:-1] if bracketed else host) or "0.0.0.0", int(port))  # noqa: S104 - an empty host means all addresses
+
+
+def _parse_dns_server(text: str) -> str:
+    parse_server(text)
+    return text
 
 
 Duration = Annotated[
@@ -143,12 +165,11 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
-        {
-            "type": ["string", "integer"],
-            "pattern": r"^(0|\d+(\.\d+)?\s*(ms|s|m|h|d))$",
-            "examples": ["60m"],
-        }
+        {"anyOf": [{"const": 0}, shapes.text(shapes.DURATION)], "examples": ["60m"]},
     ),
+]
+PositiveDuration = Annotated[
+    Duration, Field(gt=timedelta(0)), shapes.of_text(shapes.POSITIVE_DURATION, "60m")
 ]
 Size = Annotated[
     int,
@@ -158,7 +179,7 @@ Size = Annotated[
         {
             "type": ["string", "integer"],
             "minimum": 0,
-            "pattern": r"^\d+(\.\d+)?\s*(B|[kKMGT]B|[KMGT]iB)?$",
+            "pattern": shapes.SIZE,
             "examples": ["100MB"],
         }
     ),
@@ -167,25 +188,26 @@ Network = Annotated[
     IPv4Network | IPv6Network,
     BeforeValidator(_parse_network),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["192.0.2.0/24"]}),
+    shapes.of_text(shapes.NETWORK, "192.0.2.0/24"),
 ]
 HostPort = Annotated[
     Endpoint,
     BeforeValidator(parse_endpoint),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]*):\d{1,5}$"}),
+    shapes.of_text(shapes.HOST_PORT),
+]
+DnsServer = Annotated[
+    str,
+    AfterValidator(_parse_dns_server),
+    shapes.of_text(shapes.DNS_SERVER, "192.0.2.53", "[2001:db8::53]:5353"),
 ]
 Domain = Annotated[
-    str,
-    BeforeValidator(_parse_domain),
-    WithJsonSchema({"type": "string", "examples": ["example.org"]}),
+    str, BeforeValidator(_parse_domain), shapes.of_text(shapes.DOMAIN, "example.org")
 ]
 SenderEntry = Annotated[
     str,
     BeforeValidator(_parse_sender),
-    WithJsonSchema(
-        {"type": "string", "examples": ["192.0.2.0/24", "example.org", "ann@example.org"]}
-    ),
+    shapes.of_text(shapes.SENDER, "192.0.2.0/24", "example.org", "ann@example.org"),
 ]
 FilePath = Annotated[
     Path,

@@ -87,7 +87,9 @@ def test_endpoint(text: str, endpoint: Endpoint) -> None:
     assert parse_endpoint(str(endpoint)) == endpoint
 
 
-@pytest.mark.parametrize("text", ["7100", "host", "host:", "::1:7100", "host:70000", "host:a", 5])
+@pytest.mark.parametrize(
+    "text", ["7100", "host", "host:", "::1:7100", "host:70000", "host:a", "a b:80", 5]
+)
 def test_what_is_no_endpoint_is_refused_with_examples(text: object) -> None:
     with pytest.raises(ValueError, match="host:port"):
         parse_endpoint(text)

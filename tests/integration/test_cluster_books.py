@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -26,9 +27,21 @@ def sink(tmp_path: Path, free_port: int) -> Iterator[tuple[int, Path]]:
         process = subprocess.Popen(
             [sys.executable, str(INSIDE / "sink.py"), str(free_port)], stdout=output
         )
+    deadline = time.monotonic() + 30
+    while not _listens(free_port):
+        assert time.monotonic() < deadline, "the sink did not start"
+        time.sleep(0.02)
     yield free_port, log
     process.kill()
     process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            return connection.recv(100).startswith(b"220")
+    except OSError:
+        return False
 
 
 def lines(text: str) -> Lines:

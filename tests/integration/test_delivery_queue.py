@@ -322,13 +322,12 @@ async def test_a_dead_destination_is_tried_by_few_and_the_others_wait_for_it(
 # --- stopping and crashing ----------------------------------------------------------------------
 
 
-@pytest.mark.timed
 async def test_a_stopping_process_finishes_what_it_has_and_gives_back_the_rest(
     store: JetStream,
 ) -> None:
     async with SmtpPeer(delay_s=0.1) as quick, SmtpPeer(delay_s=30) as stuck:
         config = relays(fast=f"127.0.0.1:{quick.port}", slow=f"127.0.0.1:{stuck.port}")
-        async with Delivery(store, config, drain_s=2.0):
+        async with Delivery(store, config, drain_s=8.0):
             await submit(store, mail(f"you@{FAST}"), mail(f"you@{SLOW}"))
             await until(lambda: quick.connections and stuck.connections)
         assert len(quick.mails) == 1
@@ -338,7 +337,7 @@ async def test_a_stopping_process_finishes_what_it_has_and_gives_back_the_rest(
         started = time.monotonic()
         async with Delivery(store, relays(slow=f"127.0.0.1:{peer.port}")):
             await peer.wait_mails(1)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15  # what is not given back comes after 20 at least
 
 
 @pytest.mark.timed

@@ -19,6 +19,7 @@ from services.common.dns import (
 from services.common.dns.resolver import MAX_ALIASES
 from tests.support.dns_server import DnsServer
 from tests.support.resolver import FakeResolver
+from tests.support.soon import soon
 from tests.support.zone import Key
 
 RECORDS: dict[Key, list[str]] = {
@@ -264,13 +265,17 @@ async def test_a_server_without_edns_is_asked_without() -> None:
 
 @pytest.mark.timed
 async def test_nobody_listening_is_told_at_once(free_port: int) -> None:
-    resolver = DnsResolver(DnsOptions(servers=(f"127.0.0.1:{free_port}",)))
-    began = time.monotonic()
-    answer = await resolver.query("a.test", RecordType.A)
-    assert answer.status is Status.TEMPORARY
-    assert "refused" in answer.detail
-    assert time.monotonic() - began < 1.0  # against attempts of two seconds
-    await resolver.close()
+    async def attempt() -> float:
+        resolver = DnsResolver(DnsOptions(servers=(f"127.0.0.1:{free_port}",)))
+        began = time.monotonic()
+        answer = await resolver.query("a.test", RecordType.A)
+        took = time.monotonic() - began
+        assert answer.status is Status.TEMPORARY
+        assert "refused" in answer.detail
+        await resolver.close()
+        return took
+
+    await soon(attempt, seconds=1)  # against attempts of two seconds
 
 
 def test_it_runs_on_uvloop(server: DnsServer) -> None:

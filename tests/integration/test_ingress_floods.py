@@ -12,6 +12,7 @@ from tests.support.ingress_process import running_process
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_policy import ScriptedPolicy, serve
 from tests.support.smtp_client import connected
+from tests.support.soon import soon
 
 _TEXT = b"Subject: x\r\n\r\ntext\r\n"
 _SERVED_WITHIN_S = 2.0
@@ -28,9 +29,13 @@ async def test_a_normal_client_is_served(
         running_process(tmp_path, nats_server, target) as ingress,
         attacked(kind, ingress.submissions_port if kind in OVER_TLS else ingress.port),
     ):
-        for _ in range(5):
+
+        async def attempt() -> float:
             started = time.monotonic()
             async with connected(ingress.port) as client:
                 await client.hello()
                 assert (await client.mail(_TEXT)).startswith("250 ")
-            assert time.monotonic() - started < _SERVED_WITHIN_S
+            return time.monotonic() - started
+
+        for _ in range(5):
+            await soon(attempt, seconds=_SERVED_WITHIN_S)

@@ -1,5 +1,7 @@
 """Callouts against real SMTP servers on loopback: what is asked, kept, limited and never done."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from tests.support.nats_server import NatsServer
 from tests.support.policy_process import PolicyProcess
 from tests.support.ports import free_port
 from tests.support.smtp_peer import Drip, Drop, Script, Silence, SmtpPeer
+from tests.support.soon import soon
 
 PORT = free_port()
 
@@ -54,10 +57,15 @@ class Asked:
 
     def __init__(self, policy: PolicyProcess, dns: DnsServer, name: str) -> None:
         self.policy = policy
+        self._dns, self._name = dns, name
         self.domain = f"{name}.example"
         dns.records[self.domain, "MX"] = [f"10 mx.{self.domain}", f"20 mx2.{self.domain}"]
         dns.records[f"mx.{self.domain}", "A"] = ["127.0.0.5"]
         self.count = 0
+
+    def about_another(self) -> Asked:
+        """The same about a domain that nobody has asked about."""
+        return Asked(self.policy, self._dns, f"{self._name}-2")
 
     async def about(self, local_part: str = "ann", *, dry_run: bool = False) -> Any:
         """The result and the verdict on a recipient, for mail of this sender."""
@@ -137,11 +145,17 @@ async def test_a_sender_that_does_not_exist(asked: Asked) -> None:
     ids=["4xx", "policy", "null", "greeting", "drop", "drip", "silence"],
 )
 async def test_what_does_not_say_is_no_failure(asked: Asked, script: dict[str, Script]) -> None:
-    async with peer(**script):
-        started = time.monotonic()
-        result, verdict = await asked.about()
-        assert time.monotonic() - started < 4
-    assert (result.result, verdict.reply.code) == ("temperror", 250)
+    async def attempt() -> float:
+        nonlocal asked
+        asked = asked.about_another()
+        async with peer(**script):
+            started = time.monotonic()
+            result, verdict = await asked.about()
+            took = time.monotonic() - started
+        assert (result.result, verdict.reply.code) == ("temperror", 250)
+        return took
+
+    await soon(attempt, seconds=4)
 
 
 async def test_nobody_listens(asked: Asked) -> None:
@@ -191,15 +205,21 @@ async def test_a_domain_is_not_asked_more_often_than_the_rate(asked: Asked) -> N
 async def test_many_at_once_are_two_at_a_time_and_do_not_hold_up_others(
     asked: Asked, policy: PolicyProcess
 ) -> None:
-    async with peer(rcpt=Silence()) as server:
-        waiting = [asyncio.create_task(asked.about(f"user{number}")) for number in range(10)]
-        await asyncio.sleep(0.3)
-        started = time.monotonic()
-        await asyncio.to_thread(policy.check_envelope, sender="", message_id="other-1")
-        assert time.monotonic() - started < 0.5
-        results = [(await task)[0].result for task in waiting]
-    assert set(results) == {"temperror"}
-    assert server.connections <= 2 * 3
+    async def attempt() -> float:
+        nonlocal asked
+        asked = asked.about_another()
+        async with peer(rcpt=Silence()) as server:
+            waiting = [asyncio.create_task(asked.about(f"user{number}")) for number in range(10)]
+            await asyncio.sleep(0.3)
+            started = time.monotonic()
+            await asyncio.to_thread(policy.check_envelope, sender="", message_id="other-1")
+            took = time.monotonic() - started
+            results = [(await task)[0].result for task in waiting]
+        assert set(results) == {"temperror"}
+        assert server.connections <= 2 * 3
+        return took
+
+    await soon(attempt, seconds=0.5)
 
 
 @pytest.mark.parametrize("sender", ["", "garbage", "ann@[192.0.2.1]"])

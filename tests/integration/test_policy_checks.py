@@ -25,6 +25,7 @@ from tests.support.policy_cases import (
     with_domains,
 )
 from tests.support.policy_process import PolicyProcess
+from tests.support.soon import soon
 
 # --- one action after the other -----------------------------------------------------------------
 
@@ -178,19 +179,27 @@ def test_trusted_networks_are_not_judged_and_may_not_relay(policy: PolicyProcess
     ("on_error", "action", "code"),
     [("accept", ACCEPT, 250), ("spam", SPAM, 250), ("defer", DEFER, 451)],
 )
-def test_what_cannot_be_told_follows_on_error(
+async def test_what_cannot_be_told_follows_on_error(
     policy: PolicyProcess, on_error: str, action: int, code: int
 ) -> None:
     checks = ("helo_mismatch", "invalid_sender", "spf_mismatch")
     unknown = dict.fromkeys(checks, on_error)
     policy.configure({"policy": {"on_error": unknown, "check_timeout": "300ms"}})
-    started = time.monotonic()
-    [answer] = policy.check_envelope(helo="slow.example.org", sender="x@slow.example").recipients
-    assert time.monotonic() - started < 2
-    results = {result.check: result for result in answer.verdict.check_results}
-    for check in checks:
-        assert (results[check].result, results[check].configured_action) == ("temperror", action)
-    assert (answer.verdict.action, answer.verdict.reply.code) == (action, code)
+
+    async def attempt() -> float:
+        started = time.monotonic()
+        [answer] = policy.check_envelope(
+            helo="slow.example.org", sender="x@slow.example"
+        ).recipients
+        took = time.monotonic() - started
+        results = {result.check: result for result in answer.verdict.check_results}
+        for check in checks:
+            result = results[check]
+            assert (result.result, result.configured_action) == ("temperror", action)
+        assert (answer.verdict.action, answer.verdict.reply.code) == (action, code)
+        return took
+
+    await soon(attempt, seconds=2)
 
 
 def test_a_short_deadline_of_the_caller_still_brings_a_verdict(

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from services.policy.dkim.verification import SignatureResult, verify_signatures
 from tests.support.dkim_signer import KEY_NAME, ed25519_key, record, rsa_key, sign
 from tests.support.resolver import FakeResolver
+from tests.support.soon import soon
 from tests.support.subjects import mail
 
 NOW = 1_700_000_000
@@ -73,10 +74,15 @@ async def test_a_hostile_key_costs_nothing(field: str) -> None:
     text = record_of_numbers(modulus, exponent)
     if field == "record":
         text += "; n=" + "x" * 10_000
-    started = time.perf_counter()
-    result = await only(sign(MESSAGE, rsa_key()), text)
-    assert result.result in {"policy", "permerror"}
-    assert time.perf_counter() - started < 0.2
+    signed = sign(MESSAGE, rsa_key())
+
+    async def attempt() -> float:
+        started = time.process_time()
+        result = await only(signed, text)
+        assert result.result in {"policy", "permerror"}
+        return time.process_time() - started
+
+    await soon(attempt, seconds=0.2)
 
 
 def record_of_numbers(modulus: int, exponent: int) -> str:

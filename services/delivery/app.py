@@ -112,6 +112,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
         on_retry=AnotherChance(source, slots, destinations).give,
     )
     service = QueueService(store, operations, destinations, events, suppressions, clock.now)
+    context.on_stop(Stage.CLOSE, "operators' changes", service.finish)
     await _serve(context, config, service)
     context.spawn("config", source.follow())
     context.spawn("destinations", destinations.follow())

@@ -15,7 +15,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from services.common.jetstream import Conflict, JetStream, Outgoing, Refused, StoreError
+from services.common.jetstream import (
+    EXPECTED_ON_SUBJECT,
+    Conflict,
+    JetStream,
+    Outgoing,
+    Refused,
+    StoreError,
+)
 
 MAX_MESSAGES: Final = 200
 """The server takes 1,000; from here on nothing is gained."""
@@ -23,7 +30,6 @@ MAX_MESSAGES: Final = 200
 MAX_OCTETS: Final = 1024 * 1024
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
-_EXPECTED_ON: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ class Batcher:
 
 def _conditional(waiting: _Waiting) -> Outgoing:
     message = waiting.message
-    condition = {_EXPECTED: str(waiting.expected), _EXPECTED_ON: waiting.on_subject}
+    condition = {_EXPECTED: str(waiting.expected), EXPECTED_ON_SUBJECT: waiting.on_subject}
     headers = {**message.headers, **condition}
     return Outgoing(message.subject, message.data, headers)
 

@@ -88,8 +88,9 @@ class Ledger:
     ) -> bool:
         """Whether this record went on to a newer state: only our acknowledgement was lost.
 
-        An older `held` one is what a release left that did not come to its end; it is removed.
-        Raises `StoreError`.
+        An older `held` one is what a release left that did not come to its end, and is removed; if
+        this record has a reason to wait nobody released it, and the held one counts: a hold did not
+        come to its end. Raises `StoreError`.
         """
         if delivery.redelivered and await self._lookup.went_on(delivery, key, record):
             return True
@@ -97,6 +98,8 @@ class Ledger:
         if any(stored.sequence > delivery.sequence for stored in found.values()):
             return True
         if State.HELD in found:
+            if record.wait_reason:
+                return True
             left = found[State.HELD]  # one that came since is no leftover
             await self._store.purge(QUEUE_STREAM, left.subject, up_to=left.sequence)
         return False

@@ -1,10 +1,12 @@
 """`gatepost.queue.v1.QueueService`: the queue, looked at and handled by operators.
 
-Bodies are never shown. A record that is being tried cannot be changed: FAILED_PRECONDITION.
+Bodies are never shown. A record that is being tried cannot be changed: FAILED_PRECONDITION. What is
+begun with a record is brought to its end although the caller goes away; no further one is begun.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
@@ -57,6 +59,7 @@ from services.delivery.queue_entry import (
 from services.delivery.resumption import Resumption
 from services.delivery.suppression_service import SuppressionCalls
 from services.delivery.suppressions import Suppressions
+from services.delivery.under_way import UnderWay
 
 SERVICE: Final = queue_pb2.DESCRIPTOR.services_by_name["QueueService"]
 ACCESS: Final = methods(
@@ -115,6 +118,7 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         self._resumption = Resumption(store, operations, destinations)
         self._events = events
         self._now = now
+        self._under_way = UnderWay()
 
     async def ListMessages(
         self, request: queue_pb2.ListMessagesRequest, context: Context
@@ -274,23 +278,18 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         found = await self._records(subjects, after=0, count=MAX_RECORDS_OF_A_MAIL)
         if not found:
             raise not_found(f"no record of {message_id} is in the queue", reason="MESSAGE_UNKNOWN")
-        changed, refusals = [], []
-        for stored in found:
-            try:
-                with store_errors():
-                    standing = await operation(stored)
-            except RpcFailure as failure:
-                if failure.code is not grpc.StatusCode.FAILED_PRECONDITION:
-                    raise
-                refusals.append(f"{entry_of(stored).destination}: {failure.text}")
-            else:
-                if standing is not None:
-                    changed.append(entry_of(standing))
-        if refusals and not changed:
-            raise failed_precondition("; ".join(refusals), reason="NOT_POSSIBLE_NOW")
-        if changed:
-            await self._tell(message_id, method, destination)
-        return changed
+
+        async def work(gone: asyncio.Event) -> list[queue_pb2.QueueEntry]:
+            changed = await _changed(found, operation, gone)
+            if changed:
+                await self._tell(message_id, method, destination)
+            return changed
+
+        return await self._under_way.see_through(work)
+
+    async def finish(self) -> None:
+        """Wait for the changes whose callers have gone."""
+        await self._under_way.finish()
 
     async def _tell(self, message_id: str, method: str, destination: str) -> None:
         fields = {"message": message_id, "destination": destination}
@@ -317,6 +316,29 @@ class QueueService(SuppressionCalls, queue_pb2_grpc.QueueServiceServicer):
         subjects = event_filter(message_id)
         stored = await self._stored(EVENTS_STREAM, subjects, after=0, count=MAX_EVENTS_OF_A_MAIL)
         return [each for each in map(read_event, stored) if each is not None]
+
+
+async def _changed(
+    found: list[Stored], operation: Operation, gone: asyncio.Event
+) -> list[queue_pb2.QueueEntry]:
+    """Change records, and none more once the caller is gone; those that the change was for."""
+    changed, refusals = [], []
+    for stored in found:
+        if gone.is_set():
+            break
+        try:
+            with store_errors():
+                standing = await operation(stored)
+        except RpcFailure as failure:
+            if failure.code is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            refusals.append(f"{entry_of(stored).destination}: {failure.text}")
+        else:
+            if standing is not None:
+                changed.append(entry_of(standing))
+    if refusals and not changed:
+        raise failed_precondition("; ".join(refusals), reason="NOT_POSSIBLE_NOW")
+    return changed
 
 
 def _time(stamp: Timestamp) -> datetime:

@@ -228,6 +228,7 @@ async def test_a_release_that_was_cut_off_delivers_once(
     record = mail(f"you@{FAR}")
     await put_to_wait(store, record, state=State.HELD)
     record.due_time.FromDatetime(datetime.now(UTC))
+    record.wait_reason = ""
     await submit(store, record)  # and the held one is still there
     async with delivery:
         await wait_queued(store)
@@ -247,7 +248,7 @@ async def test_a_mail_that_is_held_while_what_a_release_left_is_removed_stays(
 
     async def held_meanwhile(stream: str, subjects: Sequence[str]) -> dict[str, Stored]:
         found = await last_of(stream, subjects)
-        await put_to_wait(store, record, state=State.HELD)
+        await put_to_wait(store, record, state=State.HELD, reason="")
         return found
 
     with monkeypatch.context() as patch:

@@ -16,7 +16,7 @@ Life cycle: `JetStream(settings)` → `start()` (returns at once) → calls → 
 
 from services.common.jetstream.bucket import Bucket
 from services.common.jetstream.consumer import PULL_HEARTBEAT_S, Consumer, Delivery
-from services.common.jetstream.store import MAX_BATCH, JetStream
+from services.common.jetstream.store import EXPECTED_ON_SUBJECT, MAX_BATCH, JetStream
 from services.common.store import (
     Conflict,
     ConsumerState,
@@ -34,6 +34,7 @@ from services.common.store import (
 )
 
 __all__ = [
+    "EXPECTED_ON_SUBJECT",
     "MAX_BATCH",
     "PULL_HEARTBEAT_S",
     "Bucket",

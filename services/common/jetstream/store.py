@@ -32,6 +32,8 @@ from services.common.store import (
 MAX_BATCH: Final = 1000
 """The server's limit for an atomic batch."""
 
+EXPECTED_ON_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
+
 MAX_LAST_OF: Final = 1000
 """The server gives 1,024 messages at most to one such request."""
 
@@ -46,16 +48,19 @@ class JetStream(Connection):
         message: Outgoing,
         *,
         expected_last_sequence: int | None = None,
+        on_subject: str = "",
         timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> int:
         """Publish and wait for the acknowledgement. Returns the sequence number.
 
-        With `expected_last_sequence` the last message on the subject must have this number
-        (0: there must be none), otherwise `Conflict`.
+        With `expected_last_sequence` the last message on a subject, its own unless another is
+        named, must have this number (0: there must be none), otherwise `Conflict`.
         """
         headers = dict(message.headers)
         if expected_last_sequence is not None:
             headers[api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(expected_last_sequence)
+        if on_subject:
+            headers[EXPECTED_ON_SUBJECT] = on_subject
         context = self.context_now()
         with REQUEST_SECONDS.labels("publish").time(), translated():
             ack = await context.publish(

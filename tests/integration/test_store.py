@@ -285,10 +285,11 @@ async def test_calls_fail_at_once_while_nats_is_away_and_nothing_lands_late(tmp_
     server = NatsServer(tmp_path / "nats")
     server.start()
     store = JetStream(NatsSettings(urls=[server.url], client_name="test"))
+    changes: list[bool] = []
+    late = [Outgoing(key(f"late-{n}").subject(State.READY), b"x") for n in (1, 2, 3)]
     try:
         await store.start(wait_s=10)
         await ensure(store, SETTINGS)
-        changes: list[bool] = []
         store.on_connection_change(changes.append)
         server.kill()
         await connection(store, wanted=False)
@@ -296,11 +297,9 @@ async def test_calls_fail_at_once_while_nats_is_away_and_nothing_lands_late(tmp_
         async def attempt() -> float:
             began = time.monotonic()
             with pytest.raises(Unavailable):
-                await store.publish(Outgoing(key("late-1").subject(State.READY), b"x"))
+                await store.publish(late[0])
             with pytest.raises(Unavailable):
-                await store.publish_batch(
-                    [Outgoing(key("late-2", d).subject(State.READY), b"x") for d in ("a.b", "c.d")]
-                )
+                await store.publish_batch(late[1:])
             return time.monotonic() - began
 
         await soon(attempt, seconds=1)
@@ -363,6 +362,7 @@ async def test_a_paused_server_is_a_time_out_not_a_hang(tmp_path) -> None:
     server = NatsServer(tmp_path / "nats")
     server.start()
     store = JetStream(NatsSettings(urls=[server.url], client_name="test"))
+    slow = Outgoing(key("slow-1").subject(State.READY), b"x")
     try:
         await store.start(wait_s=10)
         await ensure(store, SETTINGS)
@@ -371,9 +371,7 @@ async def test_a_paused_server_is_a_time_out_not_a_hang(tmp_path) -> None:
         async def attempt() -> float:
             began = time.monotonic()
             with pytest.raises(Unavailable):
-                await store.publish(
-                    Outgoing(key("slow-1").subject(State.READY), b"x"), timeout_s=0.5
-                )
+                await store.publish(slow, timeout_s=0.5)
             return time.monotonic() - began
 
         await soon(attempt, seconds=5)

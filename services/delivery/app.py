@@ -82,7 +82,9 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     ledger = Ledger(store)
     notifier = Notifier(store, ledger, events, source)
     slots = Slots(lambda: source.current.delivery, time.monotonic)
-    destinations = Destinations(store, clock.now, on_failing=slots.leave_alone)
+    destinations = Destinations(
+        store, clock.now, on_failing=slots.leave_alone, on_mended=slots.try_again
+    )
     slots.on_left_alone = destinations.tell_failing
     suppressions = Suppressions(store, source, clock.now)
     worker = Worker(
@@ -109,7 +111,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
         store,
         notifier,
         clock.now,
-        on_retry=AnotherChance(source, slots, destinations).give,
+        on_retry=AnotherChance(source, destinations).give,
     )
     service = QueueService(store, operations, destinations, events, suppressions, clock.now)
     context.on_stop(Stage.CLOSE, "operators' changes", service.finish)

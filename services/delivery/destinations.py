@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -26,6 +26,9 @@ from services.common.store import Outgoing, Stored
 
 BUCKET: Final = "destinations"
 POLL_S: Final = 2.0
+NOTICED_S: Final = 2 * POLL_S
+"""After this every replica has read what was written."""
+
 MAX_ENTRIES: Final = 10_000
 """What is read of the bucket. More next hops than this do not fail at a time."""
 
@@ -86,11 +89,14 @@ class Destinations:
         now: Callable[[], datetime],
         *,
         on_failing: Callable[[str, float, Reply], None],
+        on_mended: Callable[[str], None],
     ) -> None:
-        """`on_failing` is told the next hop, for how many seconds to leave it alone, and why."""
+        """`on_failing` is told the next hop, for how many seconds to leave it alone, and why;
+        `on_mended` the next hop that an operator wants tried all the same."""
         self._store = store
         self._now = now
         self._on_failing = on_failing
+        self._on_mended = on_mended
         self._suspended: dict[str, Suspension] = {}
         self._unread: dict[str, _Change] = {}
         self._newest: Stored | None = None
@@ -126,10 +132,20 @@ class Destinations:
         self._unread[_subject(_SUSPENDED, destination)] = _Change(sequence, None)
         return True
 
-    async def forget_failing(self, next_hop: str) -> None:
-        """Tell nobody any more that a next hop is to be left alone. Raises `StoreError`."""
-        if await self._is_stored(_FAILING, next_hop):
-            await self._remove(_FAILING, next_hop)
+    async def forget_failing(self, next_hop: str) -> datetime | None:
+        """Have no replica leave a next hop alone any more, here from now on. Returns when all have
+        heard of it, if that is not now. Raises `StoreError`."""
+        subject, heard = _subject(_FAILING, next_hop), None
+        stored = await self._store.last(_STREAM, subject)
+        if stored is not None:
+            if _OPERATION in stored.headers:
+                sequence, removed = stored.sequence, stored.time
+            else:
+                sequence, removed = await self._remove(_FAILING, next_hop), self._now()
+            self._unread[subject] = _Change(sequence, None)
+            heard = removed + timedelta(seconds=NOTICED_S)
+        self._on_mended(next_hop)
+        return heard if heard is not None and heard > self._now() else None
 
     def tell_failing(self, next_hop: str, seconds: float, reply: Reply) -> None:
         """Tell the other replicas that a next hop is to be left alone, without waiting for it."""
@@ -177,6 +193,8 @@ class Destinations:
         }
         # If it is empty the sweeper's lease was lost too, and will be there in a minute.
         if newest is not None and not self._is_outdated(newest):
+            for next_hop in self._mended(found):
+                self._on_mended(next_hop)
             self._put_in_place(dict(in_force), newest)
         for subject, stored in found.items():
             if subject not in in_force and self._now() - stored.time > FORGET_AFTER:
@@ -190,6 +208,18 @@ class Destinations:
         """
         known = self._newest
         return known is not None and newest.sequence < known.sequence and newest.time <= known.time
+
+    def _mended(self, found: Mapping[str, Stored]) -> list[str]:
+        """The next hops that an operator has had tried at other replicas since the last reading."""
+        known = self._newest.sequence if self._newest is not None else 0
+        own = {change.sequence for change in self._unread.values()}
+        removed = [
+            subject
+            for subject, stored in found.items()
+            if _OPERATION in stored.headers and stored.sequence > known
+            if stored.sequence not in own
+        ]
+        return [name for subject in removed if (name := _name(subject, _FAILING))]
 
     def _put_in_place(self, entries: dict[str, _Entry], newest: Stored) -> None:
         """Count on these entries, by their subjects: what the bucket held up to a message."""
@@ -232,18 +262,28 @@ def _subject(kind: str, name: str) -> str:
     return f"{_PREFIX}{kind}.{name.encode().hex()}"
 
 
+def _name(subject: str, kind: str) -> str:
+    """The name in the subject of an entry of this kind; empty if it is none."""
+    prefix = f"{_PREFIX}{kind}."
+    try:
+        return bytes.fromhex(subject.removeprefix(prefix)).decode()
+    except ValueError:
+        return ""
+
+
 def _entry(stored: Stored) -> _Entry | None:
     """The entry of a message; None for the mark of a deleted key and for what is no entry."""
-    kind, _, name = stored.subject.removeprefix(_PREFIX).partition(".")
-    if _OPERATION in stored.headers or kind not in (_SUSPENDED, _FAILING):
+    suspended, failing = (_name(stored.subject, kind) for kind in (_SUSPENDED, _FAILING))
+    name = suspended or failing
+    if not name or _OPERATION in stored.headers:
         return None
     try:
         value = json.loads(stored.data)
         until = datetime.fromisoformat(value["until"]) if value["until"] else None
         reply = None
-        if kind == _FAILING:
+        if failing:
             reply = make_reply(int(value["code"]), value["enhanced"], value["text"])
-        return _Entry(bytes.fromhex(name).decode(), until, reply)
+        return _Entry(name, until, reply)
     except (ValueError, KeyError, TypeError) as error:
         event(_log, WARNING, "not an entry", subject=stored.subject, reason=str(error))
         return None

@@ -80,9 +80,10 @@ class Operations:
         notifier: Notifier,
         now: Callable[[], datetime],
         *,
-        on_retry: Callable[[QueuedMessage], Awaitable[None]],
+        on_retry: Callable[[QueuedMessage], Awaitable[datetime | None]],
     ) -> None:
-        """`on_retry` is told the record that an operator wants tried, before it is due."""
+        """`on_retry` is told the record that an operator wants tried, before it is due; it answers
+        with the time before which some would not try it, if there is such a time."""
         self._store = store
         self._notifier = notifier
         self._now = now
@@ -93,7 +94,9 @@ class Operations:
         state, record = self._opened(stored)
         if state is State.HELD:
             raise NotPossible("it is held; release it to have it tried")
-        await self._on_retry(record)
+        due = await self._on_retry(record)
+        if due is not None and state is State.DEFERRED:
+            return await self._replace(stored, record, due)
         return await self.make_due(stored)
 
     async def make_due(self, stored: Stored) -> Stored:

@@ -19,15 +19,13 @@ from services.common.jetstream import JetStream, StoreError
 from services.common.log import INFO, event
 from services.common.queue.subjects import QUEUE_STREAM, State, record_filter
 from services.common.store import Stored
-from services.delivery.destinations import POLL_S, Destinations
+from services.delivery.destinations import NOTICED_S, Destinations
 from services.delivery.operations import NotPossible, Operations
 from services.delivery.queue_entry import entry_of
 from services.delivery.worker import SUSPENDED
 
 PAGE: Final = 100
 MAX_PAGES: Final = 1000
-NOTICED_S: Final = 2 * POLL_S
-"""After this every replica has read that the suspension has ended."""
 
 _log = logging.getLogger(__name__)
 

@@ -248,11 +248,13 @@ class Delivery:
             signer=Signer(KeyServiceStub(self._channel)),
         )
         self.slots = Slots(lambda: self.source.current.delivery, time.monotonic)
-        self.destinations = Destinations(store, clock, on_failing=self.slots.leave_alone)
+        self.destinations = Destinations(
+            store, clock, on_failing=self.slots.leave_alone, on_mended=self.slots.try_again
+        )
         self.slots.on_left_alone = self.destinations.tell_failing
         self.suppressions = Suppressions(self.store, self.source, clock)
         notifier = Notifier(store, ledger, self.events_sent, self.source)
-        chance = AnotherChance(self.source, self.slots, self.destinations)
+        chance = AnotherChance(self.source, self.destinations)
         self.operations = Operations(store, notifier, clock, on_retry=chance.give)
         self.service = QueueService(
             store,

@@ -131,8 +131,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryMessage(self, request, context):
-        """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed,
-        the replica that is asked tries it again nevertheless. Role: operator.
+        """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed, it
+        is tried nevertheless, a few seconds later: as soon as every replica knows. Role: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

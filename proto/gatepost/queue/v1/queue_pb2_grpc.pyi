@@ -38,8 +38,8 @@ class QueueServiceStub:
     ListMessages: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListMessagesRequest, _queue_pb2.ListMessagesResponse]
     """ListMessages lists records, page by page. Role: viewer."""
     RetryMessage: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RetryMessageRequest, _queue_pb2.RetryMessageResponse]
-    """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed,
-    the replica that is asked tries it again nevertheless. Role: operator.
+    """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed, it
+    is tried nevertheless, a few seconds later: as soon as every replica knows. Role: operator.
     """
     HoldMessage: _grpc.UnaryUnaryMultiCallable[_queue_pb2.HoldMessageRequest, _queue_pb2.HoldMessageResponse]
     """HoldMessage keeps a mail from being tried until it is released. Role: operator."""
@@ -82,8 +82,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     ListMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListMessagesRequest, _queue_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """ListMessages lists records, page by page. Role: viewer."""
     RetryMessage: _aio.UnaryUnaryMultiCallable[_queue_pb2.RetryMessageRequest, _queue_pb2.RetryMessageResponse]  # type: ignore[assignment]
-    """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed,
-    the replica that is asked tries it again nevertheless. Role: operator.
+    """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed, it
+    is tried nevertheless, a few seconds later: as soon as every replica knows. Role: operator.
     """
     HoldMessage: _aio.UnaryUnaryMultiCallable[_queue_pb2.HoldMessageRequest, _queue_pb2.HoldMessageResponse]  # type: ignore[assignment]
     """HoldMessage keeps a mail from being tried until it is released. Role: operator."""
@@ -141,8 +141,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.RetryMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.RetryMessageResponse, _abc.Awaitable[_queue_pb2.RetryMessageResponse]]:
-        """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed,
-        the replica that is asked tries it again nevertheless. Role: operator.
+        """RetryMessage has a deferred mail tried now. If its next hop is left alone because it failed, it
+        is tried nevertheless, a few seconds later: as soon as every replica knows. Role: operator.
         """
 
     @_abc_1.abstractmethod

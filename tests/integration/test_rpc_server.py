@@ -153,7 +153,7 @@ async def test_every_call_has_a_deadline(
         finally:
             ended.set()
 
-    # A client may give up a moment before the server, which is told a deadline that is rounded.
+    # The client's deadline begins where the server hears of it, on a busy machine some time later.
     codes = ["DEADLINE_EXCEEDED", *([] if reason else ["CANCELLED"])]
     limits = Limits(default_deadline=0.1, max_deadline=longest, stop_grace=0.2)
     async with (

@@ -52,6 +52,10 @@ IN_PROGRESS = Gauge(
     ["budget"],
 )
 
+ROUNDED_S = 0.2
+"""A client's deadline comes here rounded up, by a tenth of a second where it is over ten, and later
+than it counts from: what is given up with less than this left was given up at its deadline."""
+
 _log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -307,7 +311,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 failure = _stopping()
             case asyncio.CancelledError():
                 left = _time_left(context)
-                expired = left is not None and left <= 0
+                expired = left is not None and left <= ROUNDED_S
                 return ("DEADLINE_EXCEEDED" if expired else "CANCELLED"), None
             case Exception():
                 event(_log, ERROR, "call failed", method=method, exc_info=True)

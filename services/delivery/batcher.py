@@ -6,7 +6,8 @@ once. So a lone message waits for nobody, and under load the server is asked as 
 answer.
 
 Guarantees: each caller learns the fate of its own message; one that fails its condition, or that
-the server will not take, costs the others a second try, not their success.
+the server will not take, costs the others a second try, not their success. Nothing goes out any
+more for a caller that was cancelled: somebody else may have its record in hand by then.
 """
 
 from __future__ import annotations
@@ -64,8 +65,7 @@ class Batcher:
         await done
 
     async def _send_all(self) -> None:
-        while self._waiting:
-            batch = self._next()
+        while batch := self._next():
             try:
                 await self._send(batch)
             except StoreError as error:
@@ -73,7 +73,8 @@ class Batcher:
                     _fail(each, error)
 
     def _next(self) -> list[_Waiting]:
-        """As many of those who wait as one batch holds; never two on one subject."""
+        """As many of those who still wait as one batch holds; never two on one subject."""
+        self._waiting = [each for each in self._waiting if not each.done.done()]
         batch: list[_Waiting] = []
         subjects: set[str] = set()
         octets = 0
@@ -101,6 +102,8 @@ class Batcher:
                 each.done.set_result(None)
 
     async def _send_alone(self, waiting: _Waiting) -> None:
+        if waiting.done.done():
+            return
         try:
             await self._send([waiting])
         except StoreError as error:

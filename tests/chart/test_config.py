@@ -130,7 +130,7 @@ def test_submission_can_have_a_service_of_its_own() -> None:
     assert apart["externalTrafficPolicy"] == "Local"
 
 
-ONLY_MX = {"smtp": {"listeners": [{"name": "mx", "port": 2525}]}}
+ONLY_MX: dict[str, Any] = {"smtp": {"listeners": [{"name": "mx", "port": 2525}]}}
 LIKE_THE_DEFAULTS = {"mx": 25, "submission": 587, "submissions": 465}
 
 
@@ -223,8 +223,35 @@ def test_what_the_operator_configures_wins(tmp_path: Path) -> None:
     found = loaded(render({"config": config}), "policy", tmp_path)
     assert found.smtp.hostname == "mx.example.org"
     assert found.nats.username == "mine"
-    assert set(found.domains.relay) == {"example.net", "helm-test.invalid"}
+    assert set(found.domains.relay) == {"example.net"}
     assert found.policy.actions.spf_mismatch == "refuse"
+
+
+def test_the_domain_of_the_test_is_nobodys(tmp_path: Path) -> None:
+    """Who may send to a relay domain is the world."""
+    for values in ({}, {"test": {"enabled": False}}):
+        found = loaded(render(values), "policy", tmp_path)
+        assert (found.domains, found.policy) == (Config().domains, Config().policy)
+    assert found.delivery.sender_smarthosts == {}
+
+
+def test_the_test_submits_where_one_can_log_in() -> None:
+    args = container(render().pod("test"))["args"]
+    assert args[1:3] == ["post-gatepost-ingress.mail.svc.cluster.local:587", "starttls"]
+    apart = {"enabled": True, "ports": {"submissions": 4465}}
+    plain = {"name": "submission", "port": 2587, "role": "submission", "tls": "none"}
+    inside = {"name": "submissions", "port": 2465, "role": "submission", "tls": "implicit"}
+    values = {"config": {"smtp": {"listeners": [plain, inside]}}}
+    args = container(render(values | {"ingress": {"submissionService": apart}}).pod("test"))["args"]
+    assert args[1:3] == ["post-gatepost-submission.mail.svc.cluster.local:4465", "implicit"]
+
+
+@pytest.mark.parametrize("role", ["mx", "submission"])
+def test_without_logins_there_is_no_test(role: str, tmp_path: Path) -> None:
+    listeners = [{"name": "only", "port": 2525, "role": role, "tls": "none"}]
+    chart = render({"config": {"smtp": {"listeners": listeners}}})
+    assert not [each for each in chart.objects if each["metadata"]["name"].endswith("-test")]
+    assert loaded(chart, "delivery", tmp_path).delivery.sender_smarthosts == {}
 
 
 def _restart_mark(config: dict[str, Any]) -> str:

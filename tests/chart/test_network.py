@@ -224,7 +224,8 @@ def test_delivery_reaches_every_next_hop_at_the_port_that_it_takes(
     case: str, tmp_path: Path
 ) -> None:
     config, ports = NEXT_HOPS[case]
-    chart = render({"config": config})
+    # Its hop is a pod of the release, which has an edge of its own.
+    chart = render({"config": config, "test": {"enabled": False}})
     assert _ports_of_the_world(chart)[0] == {25} | ports
     file = tmp_path / "gatepost.yaml"
     file.write_text(chart.config_text("delivery"), encoding="utf-8")

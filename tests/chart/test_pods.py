@@ -128,7 +128,7 @@ SECRETS: dict[str, dict[str, set[str]]] = {
         "grpc-tls": CERTIFICATE,
     },
     "topology": {"nats-auth": {"topology"}, "nats-tls": {"ca.crt"}},
-    "test": {},
+    "test": {"tokens": {"operator.token"}, "grpc-tls": {"ca.crt"}},
     "nats": {"nats-tls": CERTIFICATE},
 }
 

@@ -1,28 +1,35 @@
-"""`helm test`: send a mail to the ingress and wait until delivery brings it back to this pod.
+"""`helm test`: submit a mail to the ingress and wait until delivery brings it back to this pod.
 
-    send-through.py INGRESS:PORT SINK-NAME:PORT DOMAIN SECONDS
+    send-through.py POLICY:PORT INGRESS:PORT starttls|implicit SINK-NAME:PORT DOMAIN FOLDER SECONDS
 
-The sink here is the next hop of DOMAIN, so the mail goes the way of all mail: SMTP, a verdict, the
-queue in NATS, delivery, LMTP. Exit code 0 when it has come, with its content as it was sent.
+The mail goes the way of all mail: SMTP, a verdict, the queue in NATS, delivery, SMTP. It is
+submitted by an account of DOMAIN, which is made here with a password that nobody else knows, and
+removed in the end. The sink is the smarthost of what is submitted from DOMAIN; nobody else's mail
+is led there. Exit code 0 when it has come, with its content as it was sent. FOLDER is for files of
+this run.
 """
 
 import secrets
 import smtplib
 import socket
 import socketserver
+import ssl
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+
+from services.common.tls import ensure_self_signed
 
 came = threading.Event()
 mark = secrets.token_hex(16)
 
 
 class Sink(socketserver.StreamRequestHandler):
-    """As much of an LMTP server as one mail to one recipient needs.
+    """As much of an SMTP server as one mail to one recipient needs.
 
-    LMTP, because delivery may be told to demand TLS of SMTP servers, and this one has no
-    certificate.
+    With TLS, which delivery may be told to demand of every server.
     """
 
     timeout = 30
@@ -31,15 +38,19 @@ class Sink(socketserver.StreamRequestHandler):
         self.reply("220 sink")
         while line := self.rfile.readline(2048):
             word = line.split(None, 1)[0].upper() if line.strip() else b""
-            if word == b"DATA":
+            if word == b"EHLO":
+                self.reply("250-sink", "250 STARTTLS")
+            elif word == b"STARTTLS":
+                self.reply("220 2.0.0 go on")
+                self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+                self.setup()
+            elif word == b"DATA":
                 self.reply("354 go on")
                 self.read_content()
                 self.reply("250 2.0.0 Ok")
             elif word == b"QUIT":
                 self.reply("221 2.0.0 Bye")
                 return
-            elif word in (b"LHLO", b"EHLO", b"HELO"):
-                self.reply("250 sink")
             else:
                 self.reply("250 2.0.0 Ok")
 
@@ -48,13 +59,19 @@ class Sink(socketserver.StreamRequestHandler):
             if line.strip() == mark.encode():
                 came.set()
 
-    def reply(self, text):
-        self.wfile.write(text.encode() + b"\r\n")
+    def reply(self, *lines):
+        self.wfile.write("".join(f"{line}\r\n" for line in lines).encode())
 
 
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
+
+    def __init__(self, address, folder):
+        super().__init__(address, Sink)
+        files = ensure_self_signed(Path(folder), "sink")
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.load_cert_chain(files.certificate, files.key)
 
 
 def place(text):
@@ -72,11 +89,65 @@ def wait_for(what, attempt, until):
             time.sleep(1)
 
 
+class Account:
+    """A login for as long as the `with` statement lasts."""
+
+    def __init__(self, policy, address):
+        self.policy = policy
+        self.address = address
+        self.password = secrets.token_urlsafe(24)
+
+    def make(self):
+        for verb in ("add", "passwd"):  # a run that was cut off has left the account
+            done = self.run(verb, "--password-file", "-")
+            if done.returncode == 0:
+                return
+        raise OSError(done.stderr.strip())
+
+    def remove(self):
+        self.run("delete", "--yes")
+
+    def run(self, verb, *options):
+        command = [sys.executable, "-m", "services.cli.main", "accounts", verb, self.address]
+        return subprocess.run(
+            [*command, *options, "--server", self.policy],
+            check=False,
+            input=self.password,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+def open_session(ingress, tls):
+    """Nobody is asked for a certificate that fits: the ingress may have made its own."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if tls == "implicit":
+        return smtplib.SMTP_SSL(*place(ingress), timeout=60, context=context)
+    session = smtplib.SMTP(*place(ingress), timeout=60)
+    session.starttls(context=context)
+    return session
+
+
+def send(session, account):
+    address = account.address
+    text = f"From: {address}\r\nTo: {address}\r\nSubject: helm test\r\n\r\n{mark}\r\n"
+    with session:
+        session.login(address, account.password)
+        session.mail(address)
+        answers = [session.rcpt(address), session.data(text)]
+    print("\n".join(f"ingress: {code} {reply.decode()}" for code, reply in answers))
+    if answers[-1][0] != 250:
+        sys.exit("the mail was not accepted")
+
+
 def main():
-    ingress, sink, domain, seconds = sys.argv[1:]
+    policy, ingress, tls, sink, domain, folder, seconds = sys.argv[1:]
     until = time.monotonic() + float(seconds)
     # Bound to all addresses: the name of the sink is this pod's own address.
-    server = Server(("", place(sink)[1]), Sink)
+    server = Server(("", place(sink)[1]), folder)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     # A first attempt that fails would be repeated in an hour, so the way back is tried first.
     wait_for(
@@ -85,27 +156,19 @@ def main():
         until,
     )
     session = wait_for(
-        f"the ingress is not reached at {ingress}",
-        lambda: smtplib.SMTP(*place(ingress), timeout=60),
-        until,
+        f"the ingress is not reached at {ingress}", lambda: open_session(ingress, tls), until
     )
-    sender = recipient = f"helm-test@{domain}"
-    text = f"From: {sender}\r\nTo: {recipient}\r\nSubject: helm test\r\n\r\n{mark}\r\n"
-    began = time.monotonic()
-    with session:
-        session.ehlo()
-        if session.has_extn("starttls"):
-            session.starttls()
-            session.ehlo()
-        session.mail(sender)
-        answers = [session.rcpt(recipient), session.data(text)]
-    print("\n".join(f"ingress: {code} {reply.decode()}" for code, reply in answers))
-    if answers[-1][0] != 250:
-        sys.exit("the mail was not accepted")
-    if not came.wait(max(1.0, until - time.monotonic())):
-        sys.exit(
-            f"accepted, but it has not come back within {seconds} s: see `gatepost queue list`"
-        )
+    account = Account(policy, f"helm-test@{domain}")
+    wait_for(f"{account.address} is not made at {policy}", account.make, until)
+    try:
+        began = time.monotonic()
+        send(session, account)
+        if not came.wait(max(1.0, until - time.monotonic())):
+            sys.exit(
+                f"accepted, but it has not come back within {seconds} s: see `gatepost queue list`"
+            )
+    finally:
+        account.remove()
     print(f"the mail came back after {time.monotonic() - began:.1f} s")
 
 

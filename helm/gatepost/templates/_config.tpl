@@ -44,19 +44,17 @@ smtp:
   tls:
     certificate_file: /etc/gatepost/tls/tls.crt
     key_file: /etc/gatepost/tls/tls.key
-{{- if .root.Values.test.enabled }}
-domains:
-  relay:
-    {{ include "gatepost.test.domain" .root }}: lmtp:{{ include "gatepost.host" (dict "root" .root "component" "test") }}:{{ include "gatepost.test.port" .root }}
-policy:
-  domains:
-    {{ include "gatepost.test.domain" .root }}:
-      actions: {helo_mismatch: accept, invalid_sender: accept, spf_mismatch: accept, dkim_invalid: accept, dkim_missing: accept, from_mismatch: accept, sender_unreachable: accept}
-{{- end }}
-{{- with .root.Values.delivery.smarthostSecret.name }}
+{{- $testing := include "gatepost.test.listener" .root }}
+{{- if or $testing .root.Values.delivery.smarthostSecret.name }}
 delivery:
+  {{- if .root.Values.delivery.smarthostSecret.name }}
   smarthost:
     password_file: /etc/gatepost/smarthost/password
+  {{- end }}
+  {{- if $testing }}
+  sender_smarthosts:
+    {{ include "gatepost.test.domain" .root }}: {host: {{ include "gatepost.host" (dict "root" .root "component" "test") }}, port: {{ include "gatepost.test.port" .root }}}
+  {{- end }}
 {{- end }}
 {{- if .root.Values.accounts.enabled }}
 recipients:
@@ -169,7 +167,7 @@ mail store's, and those of all smarthosts.
 */}}
 {{- define "gatepost.config.hopPorts" -}}
 {{- $ports := list 25 -}}
-{{- range $domain, $hop := omit (dig "domains" "relay" dict .) "helm-test.invalid" -}}
+{{- range $domain, $hop := dig "domains" "relay" dict . -}}
 {{- $port := regexFind ":[0-9]+$" $hop | trimPrefix ":" -}}
 {{- if $port -}}
 {{- $ports = append $ports (int $port) -}}
@@ -179,7 +177,7 @@ mail store's, and those of all smarthosts.
 {{- $ports = append $ports (include "gatepost.port" .mailbox.lmtp | int) -}}
 {{- end -}}
 {{- $smarthosts := list (dig "delivery" "smarthost" dict .) -}}
-{{- range $domain, $smarthost := dig "delivery" "sender_smarthosts" dict . -}}
+{{- range $domain, $smarthost := omit (dig "delivery" "sender_smarthosts" dict .) (include "gatepost.test.domain" .) -}}
 {{- $smarthosts = append $smarthosts $smarthost -}}
 {{- end -}}
 {{- range $smarthosts -}}

@@ -57,7 +57,8 @@ edges:
   - {from: keda, to: nats, ports: [8222]}
   {{- end }}
   {{- end }}
-  {{- if .Values.test.enabled }}
+  {{- if include "gatepost.test.listener" . }}
+  - {from: test, to: policy, ports: [{{ include "gatepost.port" $services.policy.grpc }}]}
   - {from: test, to: ingress, ports: {{ toJson $listeners }}}
   - {from: test, to: test, ports: [{{ include "gatepost.test.port" . }}]}
   - {from: test, to: dns, ports: {{ toJson $given.dnsPorts }}}

@@ -2,12 +2,13 @@
 
 `250` is said only after JetStream acknowledged; everything else is 4xx. What was stored of a mail
 that was not taken is removed: for certain failures its content, after a doubtful one (no
-acknowledgement) its records, whose content is then left to the sweeper, since a record that did get
-through needs it.
+acknowledgement, or a session that was ended by force before it came) its records, whose content is
+then left to the sweeper, since a record that did get through needs it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
@@ -68,6 +69,9 @@ class MailStore:
         except StoreError as error:
             await spool.discard()
             raise self._failure("content", error) from error
+        except asyncio.CancelledError:
+            await spool.discard()
+            raise
         reached(Failpoint.AFTER_CONTENT)
         return reference
 
@@ -79,12 +83,19 @@ class MailStore:
                 await self._store.publish_batch(records)
         except StoreError as error:
             if isinstance(error, Unavailable):
-                for record in records:
-                    self._cleaner.purge(QUEUE_STREAM, record.subject, in_doubt=True)
+                self._take_back(records)
             elif content_id:
                 self._cleaner.purge(CONTENT_STREAM, content_filter(content_id))
             raise self._failure("records", error) from error
+        except asyncio.CancelledError:
+            self._take_back(records)
+            raise
         reached(Failpoint.AFTER_PUBLISH)
+
+    def _take_back(self, records: Sequence[Outgoing]) -> None:
+        """Have records removed that may be stored, and of which the client hears nothing good."""
+        for record in records:
+            self._cleaner.purge(QUEUE_STREAM, record.subject, in_doubt=True)
 
     def _failure(self, what: str, error: StoreError) -> NotStored:
         event(_log, WARNING, "mail cannot be stored", part=what, reason=str(error))

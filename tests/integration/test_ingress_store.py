@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from services.common.store import Outgoing
 from tests.support.edge import running_edge
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
@@ -98,6 +99,58 @@ async def test_abandoned_content_is_removed(tmp_path: Path, nats_server: NatsSer
             return not await edge.chunks()
 
         await eventually(removed)
+
+
+async def test_a_mail_whose_session_is_ended_by_force_while_it_is_stored_is_taken_back(
+    tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        publish_batch, stored = edge.store.publish_batch, asyncio.Event()
+
+        async def unacknowledged(records: Sequence[Outgoing]) -> None:
+            await publish_batch(records)
+            stored.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(edge.store, "publish_batch", unacknowledged)
+        await client.hello()
+        await client.begin("you@example.test", "you@example.org")
+        client.send(_TEXT + b".\r\n")
+        await stored.wait()
+        assert len(await edge.mails()) == 2
+        await edge.listeners.drain(grace_s=0)
+
+        async def taken_back() -> bool:
+            return not await edge.mails()
+
+        await eventually(taken_back, seconds=30)
+
+
+async def test_a_content_whose_session_is_ended_by_force_while_it_is_stored_is_removed(
+    tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_edge(tmp_path, nats_server) as edge, connected(edge.port()) as client:
+        publish, stored, go_on = edge.store.publish, asyncio.Event(), asyncio.Event()
+
+        async def slow(message: Outgoing) -> int:
+            sequence = await publish(message)
+            if message.subject.endswith(".1"):
+                stored.set()
+                await go_on.wait()
+            return sequence
+
+        monkeypatch.setattr(edge.store, "publish", slow)
+        await client.hello()
+        await client.begin()
+        client.send(_LARGE + b".\r\n")
+        await stored.wait()
+        await edge.listeners.drain(grace_s=0)
+        go_on.set()
+
+        async def removed() -> bool:
+            return not await edge.chunks()
+
+        await eventually(removed, seconds=30)
 
 
 async def test_content_of_a_refused_mail_is_removed(

@@ -31,6 +31,11 @@ _CLUSTER_NOT_READY: Final = frozenset({10004, 10005, 10006, 10007, 10008, 10009}
 """JetStream's codes for: incomplete, no peers to place a stream on, not active, not assigned, not
 available, no leader. They pass once the nodes have found one another."""
 
+_NO_SUCH_SEQUENCE: Final = 10043
+_NOT_REMOVED: Final = 10057
+_GONE: Final = frozenset({"no message found", "deleted message", "stream store EOF"})
+"""What the server says with `_NOT_REMOVED` when the message that it is to remove is not there."""
+
 _WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
 
 REQUEST_SECONDS = Histogram(
@@ -67,7 +72,7 @@ def translated() -> Iterator[None]:
         if code in _CLUSTER_NOT_READY or isinstance(error, nats.js.errors.ServiceUnavailableError):
             REQUEST_ERRORS.labels("unavailable").inc()
             raise Unavailable(text) from error
-        if isinstance(error, nats.js.errors.NotFoundError):
+        if isinstance(error, nats.js.errors.NotFoundError) or _is_gone(code, text):
             raise Missing(text) from error
         REQUEST_ERRORS.labels("refused").inc()
         raise Refused(f"{text} (error code {code})") from error
@@ -80,3 +85,7 @@ def translated() -> Iterator[None]:
     except (nats.errors.Error, TimeoutError, OSError) as error:
         REQUEST_ERRORS.labels("unavailable").inc()
         raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _is_gone(code: int, text: str) -> bool:
+    return code == _NO_SUCH_SEQUENCE or (code == _NOT_REMOVED and text in _GONE)

@@ -14,7 +14,7 @@ from gatepost.policy.v1.directory_pb2_grpc import DirectoryServiceStub
 from services.cli.connection import Connection, connect
 from services.cli.failure import CliError, Exit
 from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOption, TokenOption
-from services.cli.output import plain, print_json, print_table, when
+from services.cli.output import plain, print_json, print_table, tell, when
 
 app = typer.Typer(
     help="Mailboxes and logins.",
@@ -121,16 +121,18 @@ def list_accounts(
 def delete(
     address: AddressArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
     server: ServerOption = "",
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
 ) -> None:
     """Remove an account. Mail in its mailbox stays where it is."""
     if not yes:
-        typer.confirm(f"Remove the account {address}?", abort=True)
+        typer.confirm(f"Remove the account {address}?", abort=True, err=True)
+    request = pb.DeleteAccountRequest(address=address)
     with connect("policy", server=server, data=data, token_file=token_file) as connection:
-        connection.call(_stub(connection).DeleteAccount, pb.DeleteAccountRequest(address=address))
-    typer.echo(f"{address} removed")
+        connection.call(_stub(connection).DeleteAccount, request)
+    tell(f"{address} removed", request, as_json=as_json)
 
 
 def _stub(connection: Connection) -> DirectoryServiceStub:

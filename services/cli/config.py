@@ -12,8 +12,8 @@ import yaml
 from services.cli.connection import connect
 from services.cli.failure import CliError, Exit
 from services.cli.keys_status import domain_statuses, without_key
-from services.cli.options import DEFAULT_DATA, TokenOption
-from services.cli.output import print_json, printable
+from services.cli.options import DEFAULT_DATA, JsonOption, TokenOption
+from services.cli.output import print_json, print_verdict, printable
 from services.cli.serve import ServiceDataOption, open_config
 from services.common.config.model import Config
 from services.common.config.notes import missing_files, notes
@@ -44,6 +44,7 @@ def check_file(
         ),
     ] = "",
     token_file: TokenOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell every mistake in a configuration file. Exit code 2 if there is one.
 
@@ -53,12 +54,22 @@ def check_file(
     Where outgoing mail is signed, name the local domains that have no key for it, too, if a keys
     service can be asked: that of --server, or of the `gatepost up` in --data.
     """
-    config = open_config(file, data).current
-    typer.echo(f"{file}: valid")
-    for note in [*notes(config), *missing_files(config, made_here=data)]:
-        typer.echo(printable(f"note: {note}"))
+    try:
+        config = open_config(file, data).current
+    except CliError as error:
+        if not as_json:
+            raise
+        print_verdict(problems=error.lines, notes=[])
+        raise typer.Exit(error.exit_code) from error
+    if not as_json:
+        typer.echo(f"{file}: valid")
+    found = [*notes(config), *missing_files(config, made_here=data)]
     if config.delivery.dkim.enabled:
-        for note in _signing_notes(config, server=server, data=data, token_file=token_file):
+        found += _signing_notes(config, server=server, data=data, token_file=token_file)
+    if as_json:
+        print_verdict(problems=[], notes=found)
+    else:
+        for note in found:
             typer.echo(printable(f"note: {note}"))
 
 
@@ -89,7 +100,7 @@ def _signing_notes(
 def show(
     file: OptionalFileArgument = None,
     data: ServiceDataOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the configuration with every default filled in."""
     values = open_config(file, data).current.model_dump(mode="json")

@@ -34,6 +34,19 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_verdict(*, problems: Sequence[str], notes: Sequence[str]) -> None:
+    """What a command that looks for mistakes found, as JSON."""
+    print_json({"valid": not problems, "problems": list(problems), "notes": list(notes)})
+
+
+def tell(text: str, answer: Message, *, as_json: bool) -> None:
+    """What a command did: a sentence for people, or the same as JSON."""
+    if as_json:
+        print_json(plain(answer))
+    else:
+        print(printable(text))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     """A table; what came from outside cannot use markup or control the terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)

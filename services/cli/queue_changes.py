@@ -16,7 +16,7 @@ from gatepost.queue.v1.queue_pb2_grpc import QueueServiceStub
 from services.cli.connection import Connection, connect
 from services.cli.failure import CliError, Exit
 from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOption, TokenOption
-from services.cli.output import plain, print_json, stderr_console, when
+from services.cli.output import plain, print_json, stderr_console, tell, when
 from services.cli.queue import STATES, DestinationOption, StateOption, app, entries
 from services.common.config.types import parse_duration
 
@@ -144,6 +144,7 @@ def suspend(
     duration: Annotated[
         str, typer.Option("--for", help="How long, 2h say; blank until it is resumed.")
     ] = "",
+    as_json: JsonOption = False,
     server: ServerOption = "",
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
@@ -158,12 +159,13 @@ def suspend(
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
         connection.call(QueueServiceStub(connection.channel).SuspendDestination, request)
     end = when(request.until_time) if duration else "it is resumed"
-    typer.echo(f"{destination} is suspended until {end}")
+    tell(f"{destination} is suspended until {end}", request, as_json=as_json)
 
 
 @app.command()
 def resume(
     destination: DomainArgument,
+    as_json: JsonOption = False,
     server: ServerOption = "",
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
@@ -172,7 +174,7 @@ def resume(
     request = pb.ResumeDestinationRequest(destination=destination)
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
         connection.call(QueueServiceStub(connection.channel).ResumeDestination, request)
-    typer.echo(f"{destination} is resumed")
+    tell(f"{destination} is resumed", request, as_json=as_json)
 
 
 def _carry_out(

@@ -12,7 +12,7 @@ from gatepost.queue.v1 import queue_pb2 as pb
 from gatepost.queue.v1.queue_pb2_grpc import QueueServiceStub
 from services.cli.connection import Connection, connect
 from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOption, TokenOption
-from services.cli.output import console, plain, print_json, print_table, since
+from services.cli.output import console, plain, print_json, print_table, since, tell
 from services.cli.queue_suppressions import queue_app
 
 __all__ = ["queue_app"]
@@ -64,6 +64,7 @@ def requeue(
     number: Annotated[
         int, typer.Argument(metavar="NUMBER", min=1, help="Of the record, as `list` tells.")
     ],
+    as_json: JsonOption = False,
     server: ServerOption = "",
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
@@ -72,7 +73,7 @@ def requeue(
     request = pb.RequeueDeadRecordRequest(sequence=number)
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
         connection.call(QueueServiceStub(connection.channel).RequeueDeadRecord, request)
-    typer.echo(f"record {number} is back in the queue")
+    tell(f"record {number} is back in the queue", request, as_json=as_json)
 
 
 def _records(connection: Connection) -> Iterator[pb.DeadRecord]:

@@ -12,7 +12,7 @@ from gatepost.queue.v1 import queue_pb2 as pb
 from gatepost.queue.v1.queue_pb2_grpc import QueueServiceStub
 from services.cli.connection import Connection, connect
 from services.cli.options import DEFAULT_DATA, DataOption, JsonOption, ServerOption, TokenOption
-from services.cli.output import console, plain, print_json, print_table, since
+from services.cli.output import console, plain, print_json, print_table, since, tell
 from services.cli.queue_changes import app as queue_app
 
 __all__ = ["queue_app"]
@@ -66,6 +66,7 @@ def list_suppressions(
 def add(
     address: AddressArgument,
     reason: Annotated[str, typer.Option("--reason", help="For whoever asks later.")] = "",
+    as_json: JsonOption = False,
     server: ServerOption = "",
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
@@ -73,13 +74,14 @@ def add(
     """Return mail for a recipient at once. An entry made by hand does not expire."""
     request = pb.AddSuppressionRequest(address=address, reason=reason)
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
-        connection.call(QueueServiceStub(connection.channel).AddSuppression, request)
-    typer.echo(f"{address} is on the list")
+        answer = connection.call(QueueServiceStub(connection.channel).AddSuppression, request)
+    tell(f"{address} is on the list", answer.suppression, as_json=as_json)
 
 
 @app.command()
 def remove(
     address: AddressArgument,
+    as_json: JsonOption = False,
     server: ServerOption = "",
     data: DataOption = DEFAULT_DATA,
     token_file: TokenOption = None,
@@ -88,7 +90,7 @@ def remove(
     request = pb.RemoveSuppressionRequest(address=address)
     with connect("queue", server=server, data=data, token_file=token_file) as connection:
         connection.call(QueueServiceStub(connection.channel).RemoveSuppression, request)
-    typer.echo(f"{address} is not on the list any more")
+    tell(f"{address} is not on the list any more", request, as_json=as_json)
 
 
 def _entries(connection: Connection, address: str) -> Iterator[pb.Suppression]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -17,7 +18,8 @@ import typer
 
 from services.cli.connection import ENDPOINTS_FILE
 from services.cli.failure import CliError, Exit
-from services.cli.options import DEFAULT_DATA, ConfigOption
+from services.cli.options import DEFAULT_DATA, ConfigOption, JsonOption
+from services.cli.output import print_json, print_verdict
 from services.cli.serve import open_config
 from services.common import topology
 from services.common.config.model import Config
@@ -47,40 +49,67 @@ WaitOption = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What there is to tell of the streams."""
+
+    created: list[str] = field(default_factory=list)
+    problems: list[str]
+    notes: list[str]
+    """Departures from the configuration that are no problem."""
+
+
 @app.command()
-def ensure(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOption = 60.0) -> None:
+def ensure(
+    config: ConfigOption = None,
+    data: UpDataOption = None,
+    wait: WaitOption = 60.0,
+    as_json: JsonOption = False,
+) -> None:
     """Create what is missing, and update what an older release made or is set differently now."""
-    created = _with_store(_config(config, data), wait, partial(_ensure, wait_s=wait))
-    for name in created:
+    found = _with_store(_config(config, data), wait, partial(_ensure, wait_s=wait))
+    if found.problems:
+        raise CliError(found.problems)
+    if as_json:
+        print_json({"created": found.created, "notes": found.notes})
+        return
+    for line in found.notes:
+        typer.echo(line)
+    for name in found.created:
         typer.echo(f"created or updated {name}")
-    if not created:
+    if not found.created:
         typer.echo("nothing was missing")
 
 
 @app.command()
-def verify(config: ConfigOption = None, data: UpDataOption = None, wait: WaitOption = 10.0) -> None:
+def verify(
+    config: ConfigOption = None,
+    data: UpDataOption = None,
+    wait: WaitOption = 10.0,
+    as_json: JsonOption = False,
+) -> None:
     """Tell what is missing or unsafe. Exit code 1 if anything is."""
-    problems = _with_store(_config(config, data), wait, _verify, leave_at_once=True)
-    if problems:
-        raise CliError(problems)
+    found = _with_store(_config(config, data), wait, _verify, leave_at_once=True)
+    if as_json:
+        print_verdict(problems=found.problems, notes=found.notes)
+        raise typer.Exit(Exit.FAILED if found.problems else 0)
+    if found.problems:
+        raise CliError(found.problems)
+    for line in found.notes:
+        typer.echo(line)
     typer.echo("the topology is as it must be")
 
 
-async def _ensure(store: JetStream, config: Config, *, wait_s: float) -> list[str]:
+async def _ensure(store: JetStream, config: Config, *, wait_s: float) -> _Found:
     created = await topology.ensure(store, topology_settings(config), wait_s=wait_s)
-    problems = await _verify(store, config)
-    if problems:
-        raise CliError(problems)
-    return created
+    return replace(await _verify(store, config), created=created)
 
 
-async def _verify(store: JetStream, config: Config) -> list[str]:
+async def _verify(store: JetStream, config: Config) -> _Found:
     settings = topology_settings(config)
     problems = await topology.verify(store, settings)
-    if not problems:
-        for line in await topology.departures(store, settings):
-            typer.echo(line)
-    return problems
+    notes = [] if problems else await topology.departures(store, settings)
+    return _Found(problems=problems, notes=list(notes))
 
 
 def _config(file: Path | None, data: Path | None) -> Config:
@@ -93,10 +122,10 @@ def _config(file: Path | None, data: Path | None) -> Config:
 def _with_store(
     config: Config,
     wait_s: float,
-    work: Callable[[JetStream, Config], Awaitable[list[str]]],
+    work: Callable[[JetStream, Config], Awaitable[_Found]],
     *,
     leave_at_once: bool = False,
-) -> list[str]:
+) -> _Found:
     """`leave_at_once`: do not wait for a server that is there and does not let us in.
 
     A new installation waits: its server may learn of a password a little later.
@@ -104,7 +133,7 @@ def _with_store(
     # Each attempt that fails is a line of theirs; the last is told by us.
     logging.getLogger("services.common.jetstream").setLevel(logging.ERROR)
 
-    async def run() -> list[str]:
+    async def run() -> _Found:
         store = JetStream(nats_settings(config, client_name="gatepost-topology"))
         try:
             await _connect(store, wait_s, leave_at_once=leave_at_once)

@@ -177,7 +177,8 @@ def test_accounts_are_made_listed_and_removed(installation: Installation) -> Non
     listed = json.loads(installation.gatepost("accounts", "list", "--json").stdout)
     assert "new@example.test" in [account["address"] for account in listed]
     assert "hash" not in json.dumps(listed)
-    assert installation.gatepost("accounts", "delete", "new@example.test", "--yes").returncode == 0
+    gone = installation.gatepost("accounts", "delete", "new@example.test", "--yes", "--json")
+    assert (gone.returncode, json.loads(gone.stdout)) == (0, {"address": "new@example.test"})
     assert "new@example.test" not in installation.gatepost("accounts", "list").stdout
 
 

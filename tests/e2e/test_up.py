@@ -32,6 +32,18 @@ def test_it_runs_twice_in_a_row_and_stops_cleanly(fresh: Installation) -> None:
         fresh.output.clear()
 
 
+def test_ctrl_c_pressed_again_and_again_is_an_end_in_order(fresh: Installation) -> None:
+    fresh.start()
+    os.kill(fresh.pid("delivery"), signal.SIGSTOP)  # what hangs does not keep it from ending
+    code = fresh.interrupt()
+    said = "".join(fresh.output)
+    assert code == 0, said
+    words = ["stopping; press Ctrl-C again to end at once", "ending at once", "stopped"]
+    assert [each for each in words if said.count(f" {each}\n") != 1] == [], said
+    assert fresh.output[-1].endswith(" stopped\n"), said
+    assert "Traceback" not in said
+
+
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)

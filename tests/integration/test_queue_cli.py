@@ -7,10 +7,13 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from services.common.jetstream import JetStream
+from services.common.jetstream import JetStream, Outgoing
+from services.common.mail.destination import subject_token
+from services.delivery.dead import SUBJECT_HEADER
 from tests.support.delivery import FAR, Delivery, mail, put_to_wait
 from tests.support.queue_calls import queue_server
 
@@ -66,6 +69,27 @@ async def test_a_suspension_says_until_when(queue: Run) -> None:
     until = datetime.fromisoformat(told[1]).astimezone()
     assert timedelta(hours=1.9) < until - before < timedelta(hours=2.1)
     assert await queue("suspend", FAR) == (0, f"{FAR} is suspended until it is resumed\n", "")
+
+
+async def test_scripts_are_told_what_was_done(store: JetStream, queue: Run) -> None:
+    async def answer(*arguments: str) -> Any:
+        code, out, err = await queue(*arguments, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    until = (await answer("suspend", FAR, "--for", "2h"))["until_time"]
+    assert datetime.fromisoformat(until) > datetime.now(UTC)
+    assert await answer("suspend", FAR) == {"destination": FAR}
+    assert await answer("resume", FAR) == {"destination": FAR}
+    added = await answer("suppressions", "add", f"you@{FAR}", "--reason", "asked us")
+    assert (added["address"], added["reason"], added["by_hand"]) == (f"you@{FAR}", "asked us", True)
+    assert await answer("suppressions", "remove", f"you@{FAR}") == {"address": f"you@{FAR}"}
+    record = mail(f"you@{FAR}")
+    headers = {SUBJECT_HEADER: f"queue.ready.{subject_token(FAR)}.{record.message_id}"}
+    sequence = await store.publish(Outgoing("dead.77", record.SerializeToString(), headers))
+    assert await answer("dead", "requeue", str(sequence)) == {"sequence": str(sequence)}
+    code, out, _ = await queue("suppressions", "remove", f"you@{FAR}", "--json")
+    assert (code, out) == (4, "")
 
 
 async def test_the_list_ends_with_what_is_suspended(store: JetStream, queue: Run) -> None:

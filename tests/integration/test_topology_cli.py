@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -61,10 +62,16 @@ def topology(verb: str, *arguments: str, cwd: Path, **environment: str) -> tuple
 
 def test_the_folder_of_an_up_is_found_as_by_other_commands(folder: Path) -> None:
     file = str(folder / "gatepost.yaml")
-    code, _, errors = topology("ensure", "--config", file, cwd=folder)
+    code, missing, _ = topology("verify", "--config", file, "--json", cwd=folder)
+    assert (code, json.loads(missing)["valid"]) == (1, False)
+    assert json.loads(missing)["problems"]
+    code, made, errors = topology("ensure", "--config", file, "--json", cwd=folder)
     assert code == 0, errors
+    assert "QUEUE" in " ".join(json.loads(made)["created"])
     good = (0, "the topology is as it must be\n", "")
     assert topology("verify", "--config", file, cwd=folder) == good
+    code, out, _ = topology("verify", "--config", file, "--json", cwd=folder)
+    assert (code, json.loads(out)) == (0, {"valid": True, "problems": [], "notes": []})
     data, root = str(folder / "data"), Path("/")
     assert topology("verify", "--config", file, "--data", data, cwd=root) == good
     assert topology("verify", "--config", file, cwd=root, GATEPOST_DATA=data) == good

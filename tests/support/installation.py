@@ -150,6 +150,16 @@ class Installation:
         self._join()
         return code
 
+    def interrupt(self) -> int:
+        """SIGINT again and again, and the exit code."""
+        assert self._process is not None
+        while self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.005)
+        self._join()
+        return self._process.returncode
+
     def close(self) -> None:
         """End it, whatever state it is in. Harmless twice."""
         if self._process is None:

@@ -37,6 +37,7 @@ from services.common.wiring import nats_settings, topology_settings
 
 SERVICES: Final = ("policy", "keys", "delivery", "ingress")
 STOP_ORDER: Final = (("ingress", "delivery"), ("policy", "keys"), ("nats",))
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 READY_WITHIN_S: Final = 60.0
 NATS_WITHIN_S: Final = 60.0
 """Opening a store with a million records takes nats-server tens of seconds."""
@@ -143,23 +144,34 @@ async def _live(config: Config, config_file: Path | None, data: Path, *, verbose
     try:
         await _unless(stopping, _start(household, config, config_file, data, verbose=verbose))
         await stopping.wait()
-        screen.announce("stopping")
     finally:
         await household.stop(config.services.grace_period.total_seconds() + 12)
+        # Nothing is left that could be stopped: a signal would only make the end look like a crash.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     screen.announce("stopped")
 
 
 def _handle_signals(stopping: asyncio.Event, household: _Household) -> None:
-    """The first signal stops in order, a second one at once."""
+    """The first signal stops in order, a second one at once; further ones change nothing.
 
-    def received() -> None:
-        if stopping.is_set():
-            household.kill()
-        stopping.set()
-
+    Not by `add_signal_handler`: when the loop is closed it lets signals end the process again.
+    """
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, received)
+    received: list[int] = []
+
+    def act(number: int) -> None:
+        received.append(number)
+        if len(received) == 1:
+            again = "; press Ctrl-C again to end at once" if number == signal.SIGINT else ""
+            screen.announce(f"stopping{again}")
+            stopping.set()
+        elif len(received) == 2:
+            screen.announce("ending at once")
+            household.kill()
+
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: loop.call_soon_threadsafe(act, number))
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:

@@ -114,6 +114,10 @@ class Key:
                 return replace(changed, retired=self.retired or now)
         return changed
 
+    def relied_on(self) -> Key:
+        """The same in a new version: whoever changes the key without knowing of it is refused."""
+        return replace(self, revision=self.revision + 1)
+
 
 def record_name(domain: str, selector: str) -> str:
     """The absolute name of a key's record, without the final dot."""

@@ -42,7 +42,7 @@ class Lifecycle:
         self._now = now
         self._changing = asyncio.Lock()
         """Held from reading a key to keeping its next state, so that an operator's wish and our own
-        looking after keys do not meet. Other replicas are met by the entry's version."""
+        looking after keys do not meet. Other replicas are met by the versions of entries."""
         self.visible: dict[tuple[str, str], bool] = {}
         """By domain and selector, for keys that sign: whether the record was visible at the last
         look that gave a definite answer."""
@@ -153,12 +153,32 @@ class Lifecycle:
             return None
         entry = self.entry(domain, selector)
         self._check_state(entry, Step.RETIRE)
-        if not self._others_sign(domain, selector):
+        other = self._goes_on(domain, selector)
+        if other is None:
             return await self._retire_last(entry, leave_unsigned=leave_unsigned)
+        if entry.key.state is KeyState.ACTIVE:
+            await self._rely_on(other, leave_unsigned=leave_unsigned)
         with store_failures():
             # First, so that the others are in the register when this one is out of it.
             await self.duties.strike(domain, selector)
         return await self._step(entry, Step.RETIRE)
+
+    async def _rely_on(self, other: Entry, *, leave_unsigned: bool) -> None:
+        """Have nobody retire the key that goes on signing who does not know that we rely on it.
+
+        Of two replicas that retire a key each, relying on that of the other, one at least meets a
+        version that it does not know: each writes the key of the other first and its own then.
+        """
+        fault = self._keyring.fault(other.key)
+        if not fault:
+            with store_failures():
+                self._keyring.take(await self._store.update(other, other.key.relied_on()))
+        elif not leave_unsigned:
+            raise failed_precondition(
+                f"the key {other.key.selector}, which would go on signing, is damaged ({fault}):"
+                " restore it, activate another, or say leave_unsigned",
+                reason="KEY_DAMAGED",
+            )
 
     async def _retire_last(self, entry: Entry, *, leave_unsigned: bool) -> Key:
         domain = entry.key.domain
@@ -201,10 +221,19 @@ class Lifecycle:
         return key.state is KeyState.ACTIVE or key.selector in duty.missing([key])
 
     def _others_sign(self, domain: str, selector: str) -> bool:
-        others = self._keyring.of_domain(domain).values()
-        return any(
-            other.key.state is KeyState.ACTIVE and other.key.selector != selector
-            for other in others
+        return self._goes_on(domain, selector) is not None
+
+    def _goes_on(self, domain: str, selector: str) -> Entry | None:
+        """Another key that signs, whose stored form is good if there is such a one."""
+        others = [
+            entry
+            for entry in self._keyring.of_domain(domain).values()
+            if entry.key.state is KeyState.ACTIVE and entry.key.selector != selector
+        ]
+        return min(
+            others,
+            key=lambda entry: (bool(self._keyring.fault(entry.key)), entry.key.selector),
+            default=None,
         )
 
     def _check(self, entry: Entry, step: Step) -> None:

@@ -101,7 +101,8 @@ async def test_a_mail_goes_from_ingress_to_delivery(user: Open) -> None:
         await first.in_progress()
         await second.give_back()
         await delivery.publish(Outgoing("queue.held.a~org.abc-1", b""), expected_last_sequence=0)
-        dead = await delivery.publish(Outgoing("dead.1", b"record"))
+        dead = await delivery.publish(Outgoing("dead.1-abc-1", b"record"))
+        assert await delivery.subjects("DEAD", "dead.>", offset=0) == ["dead.1-abc-1"]
         await delivery.delete("DEAD", dead)
         await first.ack()
         (again,) = [each async for each in consumer.pull(1, wait_s=30)]

@@ -204,6 +204,18 @@ def test_the_records_of_a_domain(
     assert "all 3 records are there" in done.stdout
 
 
+def test_the_records_of_a_domain_that_nothing_is_about(gatepost: Run, domain: KeysDomain) -> None:
+    domain.create()
+    done = gatepost("dns", "mistyped.test", "--check", "--json")
+    assert (done.returncode, done.stdout) == (4, "")
+    [line] = done.stderr.splitlines()
+    assert "mistyped.test is not in domains.local, domains.relay" in line
+    assert "or make a key for it" in line
+    assert "local.test" in line.partition("known are ")[2]
+    # One of the configuration needs no key.
+    assert "SPF" in gatepost("dns", "local.test").stdout
+
+
 def test_the_status_names_domains_without_an_active_key(gatepost: Run, domain: KeysDomain) -> None:
     key = domain.active()
     pending = KeysDomain(domain.process)

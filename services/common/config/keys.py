@@ -9,7 +9,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from services.common.config.types import DnsServer, Duration, FilePath, PositiveDuration, Section
+from services.common.config.shapes import POSITIVE_DURATION, of_text
+from services.common.config.types import DnsServer, Duration, FilePath, Section
 
 LEAST_INTERVAL: Final = timedelta(seconds=1)
 """Every round asks the servers of every key that is not published."""
@@ -47,7 +48,9 @@ class Keys(Section):
     is best, because Kubernetes cannot limit what may be read to the keys alone."""
     directory: FilePath = Path("/var/lib/gatepost/keys")
     """*restart* Made if it is missing. Back it up: it holds the only copies of the private keys."""
-    check_interval: Annotated[PositiveDuration, AfterValidator(_interval)] = timedelta(minutes=1)
+    check_interval: Annotated[
+        Duration, AfterValidator(_interval), of_text(POSITIVE_DURATION, "60m")
+    ] = timedelta(minutes=1)
     """How often records that are not published yet are looked for, and keys that expire replaced.
     The records of keys that sign are looked for at every tenth time."""
     signature_lifetime: Annotated[Duration, AfterValidator(_lifetime)] = timedelta(0)

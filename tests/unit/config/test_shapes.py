@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -93,6 +93,8 @@ def _both(name: str) -> tuple[TypeAdapter[Any], jsonschema.Draft202012Validator]
     return adapter, jsonschema.Draft202012Validator(adapter.json_schema())
 
 
+# On a busy machine any example may take long, and every run is to try the same ones.
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.parametrize("name", TYPES)
 @given(text=TEXTS)
 def test_no_text_that_a_type_takes_is_refused_by_its_schema(name: str, text: str) -> None:

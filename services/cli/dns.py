@@ -49,6 +49,8 @@ def dns(
         for each in answer.records:
             _tell(each)
         typer.echo(_summary(len(missing), len(answer.records)))
+        for note in answer.notes:
+            typer.echo(printable(f"note: {note}"), err=True)
     if check and missing:
         raise typer.Exit(MISSING_EXIT_CODE)
 

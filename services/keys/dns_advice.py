@@ -56,20 +56,21 @@ class DnsAdviser:
         wanted = proposals(domain, keys, site, today=self._now().date())
         return list(await asyncio.gather(*(self._compare(each) for each in wanted)))
 
-    def why_unknown(self, domain: str) -> str:
-        """What there is to say of a domain that nothing here is about; blank for all others."""
+    def notes(self, domain: str) -> list[str]:
+        """What there is to say of a domain that nothing here is about; nothing of all others."""
         config = self._config()
         named = {*config.domains.local, *config.domains.relay, *config.delivery.sender_smarthosts}
         known = named | set(filter(self._keyring.concerns, self._keyring.domains))
         if domain in known:
-            return ""
+            return []
         shown = sorted(known)[:MAX_SHOWN_VALUES]
         more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
-        return (
+        note = (
             f"{domain} is not in domains.local, domains.relay or delivery.sender_smarthosts, and"
             " has no key: name it there, or make a key for it if its mail only leaves from here;"
             f" known are {', '.join(shown) or 'no domains'}{more}"
         )
+        return [note]
 
     async def _site(self, domain: str) -> Site:
         config = self._config()

@@ -11,7 +11,7 @@ import grpc.aio
 from gatepost.keys.v1 import keys_pb2, keys_pb2_grpc
 from services.common.config.model import Config
 from services.common.rpc.auth import CHANGE, SERVE, VIEW, methods
-from services.common.rpc.errors import not_found, unavailable
+from services.common.rpc.errors import unavailable
 from services.keys.answer import (
     STATES,
     advice_message,
@@ -205,10 +205,10 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
     ) -> keys_pb2.GetDnsRecordsResponse:
         self._check_loaded()
         domain = domain_of(request.domain)
-        if why := self._adviser.why_unknown(domain):
-            raise not_found(why, reason="UNKNOWN_DOMAIN")
         advice = await self._adviser.advise(domain)
-        return keys_pb2.GetDnsRecordsResponse(records=[advice_message(each) for each in advice])
+        return keys_pb2.GetDnsRecordsResponse(
+            records=[advice_message(each) for each in advice], notes=self._adviser.notes(domain)
+        )
 
     async def ListDomains(
         self, request: keys_pb2.ListDomainsRequest, context: Context

@@ -165,8 +165,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDnsRecords(self, request, context):
-        """GetDnsRecords proposes the records that a domain should publish. NOT_FOUND for one that the configuration does not
-        name and that has no key. Role: viewer.
+        """GetDnsRecords proposes the records that a domain should publish. Role: viewer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,9 +60,7 @@ class KeyServiceStub:
     has keys that should sign and none that can: the mail must wait, not go unsigned. Role: service.
     """
     GetDnsRecords: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetDnsRecordsRequest, _keys_pb2.GetDnsRecordsResponse]
-    """GetDnsRecords proposes the records that a domain should publish. NOT_FOUND for one that the configuration does not
-    name and that has no key. Role: viewer.
-    """
+    """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
     ListDomains: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListDomainsRequest, _keys_pb2.ListDomainsResponse]
     """ListDomains tells of every local domain, and of every other one that has keys or should, whether its mail is
     signed, in the order of their names, page by page. Role: viewer.
@@ -100,9 +98,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     has keys that should sign and none that can: the mail must wait, not go unsigned. Role: service.
     """
     GetDnsRecords: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetDnsRecordsRequest, _keys_pb2.GetDnsRecordsResponse]  # type: ignore[assignment]
-    """GetDnsRecords proposes the records that a domain should publish. NOT_FOUND for one that the configuration does not
-    name and that has no key. Role: viewer.
-    """
+    """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
     ListDomains: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListDomainsRequest, _keys_pb2.ListDomainsResponse]  # type: ignore[assignment]
     """ListDomains tells of every local domain, and of every other one that has keys or should, whether its mail is
     signed, in the order of their names, page by page. Role: viewer.
@@ -197,9 +193,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.GetDnsRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.GetDnsRecordsResponse, _abc.Awaitable[_keys_pb2.GetDnsRecordsResponse]]:
-        """GetDnsRecords proposes the records that a domain should publish. NOT_FOUND for one that the configuration does not
-        name and that has no key. Role: viewer.
-        """
+        """GetDnsRecords proposes the records that a domain should publish. Role: viewer."""
 
     @_abc_1.abstractmethod
     def ListDomains(

@@ -326,9 +326,9 @@ async def test_what_was_not_sent_when_the_connection_was_lost_is_never_sent(tmp_
         await asyncio.sleep(0)  # now it is with the client, which sends in a moment
         server.kill()
         server.start()
-        await connection(store, wanted=True)
         with pytest.raises(Unavailable):
             await publishing
+        await connection(store, wanted=True)
         await store.publish(Outgoing(key("fresh-1").subject(State.READY), b"x"))
         assert await ready(store, 1) == [key("fresh-1").subject(State.READY)]
         assert await ready(store, 1, wait_s=PATIENCE_S) == []

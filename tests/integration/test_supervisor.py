@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.cli.up.supervisor import LAST_LINES, LINE_OCTETS, Child
+from services.cli.up.supervisor import LAST_LINES, LINE_OCTETS, Child, Output
 
 LINES = 20_000
 
@@ -51,6 +51,12 @@ async def test_of_an_endless_line_the_end_is_kept(tmp_path: Path) -> None:
     assert len(heard) == 1
     assert len(heard[0]) <= LINE_OCTETS
     assert heard[0].endswith("the end")
+
+
+async def test_a_pipe_that_ends_when_nobody_waits_for_it_is_no_error() -> None:
+    output = Output(lambda _: None)
+    output.ended.cancel()
+    output.connection_lost(None)
 
 
 async def test_lines_are_heard_while_the_child_runs(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ class Output(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._rest:
             self._keep(self._rest)
-        self.ended.set_result(None)
+        if not self.ended.done():  # nobody waits any more when all is ended at once
+            self.ended.set_result(None)
 
 
 class Child:

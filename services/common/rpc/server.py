@@ -5,6 +5,8 @@ Life cycle: `RpcServer(...)`, `add(...)` for each service, `await start()`, `awa
 and the table does not name, or the other way round, is an error at `add`.
 """
 
+import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,6 +35,15 @@ PING_TIMEOUT_MS = 10_000
 REFLECTION_METHODS = methods(reflection.SERVICE_NAME, ServerReflectionInfo=OPEN)
 
 S = TypeVar("S")
+
+
+def _is_an_error(record: logging.LogRecord) -> bool:
+    """All but a call that its client gave up before it began: the library calls that an error."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError)
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_an_error)
 
 
 class RpcServer:

@@ -280,6 +280,7 @@ async def test_three_nodes_keep_mail_when_one_is_gone(tmp_path: Path) -> None:
             await eventually(lambda: _keeps(delivery, "content.abc-1.1"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
 async def test_what_another_kind_of_server_stored_is_left_alone(

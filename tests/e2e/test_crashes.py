@@ -36,6 +36,7 @@ def own_installation(folder: Path, dns: DnsServer):
         installation.close()
 
 
+@pytest.mark.slow
 def test_no_accepted_mail_is_lost(own_installation: Installation) -> None:
     installation = own_installation
     ledger = Ledger()

@@ -93,6 +93,7 @@ _PROXY = {"proxy_protocol": {"trusted": ["127.0.0.0/8"]}}
 _FROM_AFAR = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 465\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("listener", "header"), [({}, b""), (_PROXY, _FROM_AFAR)], ids=["direct", "proxied"]
 )

@@ -40,7 +40,7 @@ from services.delivery.smtp.tls_context import authenticating
 from services.delivery.suppressions import Suppressions
 from services.delivery.sweeper import Sweeper
 from services.delivery.tls.https import Https
-from services.delivery.tls.reporter import POST_S, TlsReporter
+from services.delivery.tls.reporter import TlsReporter
 from services.delivery.tls.sts import MtaSts
 from services.delivery.tls.sts_fetch import PolicyHosts
 from services.delivery.tls.sts_store import StsStore
@@ -75,7 +75,6 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
         resolver,
         allowed=lambda: source.current.delivery.allowed_networks,
         context=lambda: authenticating(source.current.delivery.extra_ca_file),
-        seconds=POST_S,
     )
     reporter = TlsReporter(store, source, resolver, https, now=clock.now)
     events = Events(store)
@@ -90,7 +89,7 @@ async def _start(context: Context, *, source: ConfigSource) -> None:
     worker = Worker(
         store,
         source,
-        attempts=_attempts(context, source, store, resolver, reporter, clock),
+        attempts=_attempts(context, source, store, resolver, https, reporter, clock),
         slots=slots,
         ledger=ledger,
         notifier=notifier,
@@ -136,17 +135,13 @@ def _attempts(
     source: ConfigSource,
     store: JetStream,
     resolver: Resolver,
+    https: Https,
     reporter: TlsReporter,
     clock: ServerClock,
 ) -> Attempts:
     config = source.current
-    hosts = PolicyHosts(
-        resolver,
-        allowed=lambda: source.current.delivery.allowed_networks,
-        context=lambda: authenticating(source.current.delivery.extra_ca_file),
-    )
     policies = StsStore(store, now=clock.now, clock=time.monotonic)
-    sts = MtaSts(resolver, hosts, policies, now=clock.now)
+    sts = MtaSts(resolver, PolicyHosts(https), policies, now=clock.now)
     context.on_stop(Stage.CLOSE, "policies", sts.close)
     exchanges = MxPlaces(source, resolver, sts, validating=config.dns.validating)
     remote = RemoteDelivery(source, resolver, exchanges, on_tls=reporter.add)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.delivery.smtp.tls_context import authenticating
+from services.delivery.tls.https import Https
 from services.delivery.tls.report import TlsResult
 from services.delivery.tls.sts_fetch import FetchFailed, PolicyHosts
 from services.delivery.tls.sts_policy import MAX_POLICY_OCTETS
@@ -49,11 +50,13 @@ async def fetch(
 ) -> bytes:
     resolver = FakeResolver({(HOST, "AAAA" if ":" in address else "A"): [address]})
     hosts = PolicyHosts(
-        resolver,
-        allowed=lambda: LOOPBACK,
-        context=authority.context,
-        port=host.port,
-        seconds=seconds,
+        Https(
+            resolver,
+            allowed=lambda: LOOPBACK,
+            context=authority.context,
+            port=host.port,
+            seconds=seconds,
+        )
     )
     return await hosts.fetch("a.test")
 
@@ -276,7 +279,7 @@ async def test_forbidden_networks_are_never_connected_to(
 
     monkeypatch.setattr(loop, "sock_connect", noted)
     resolver = FakeResolver({(HOST, "CNAME"): ["b.test"], ("b.test", rdtype): [address]})
-    hosts = PolicyHosts(resolver, allowed=lambda: (), context=authority.context)
+    hosts = PolicyHosts(Https(resolver, allowed=lambda: (), context=authority.context))
     with pytest.raises(FetchFailed, match="networks that are not connected to"):
         await hosts.fetch("a.test")
     assert not tried
@@ -292,7 +295,7 @@ async def test_the_checked_address_is_the_one_connected_to(authority: Authority)
     async with PolicyHost(authority.root.issue(HOST).server_context(), response(POLICY)) as host:
         resolver = FakeResolver({(HOST, "A"): ["127.0.0.1"]})
         hosts = PolicyHosts(
-            resolver, allowed=lambda: LOOPBACK, context=authority.context, port=host.port
+            Https(resolver, allowed=lambda: LOOPBACK, context=authority.context, port=host.port)
         )
         await hosts.fetch("a.test")
     assert sorted(resolver.queries) == [(HOST, "A"), (HOST, "AAAA")]
@@ -302,7 +305,7 @@ async def test_the_checked_address_is_the_one_connected_to(authority: Authority)
 async def test_a_policy_host_without_address(
     authority: Authority, zone: dict[tuple[str, str], list[str]]
 ) -> None:
-    hosts = PolicyHosts(FakeResolver(zone), allowed=lambda: (), context=authority.context)
+    hosts = PolicyHosts(Https(FakeResolver(zone), allowed=lambda: (), context=authority.context))
     with pytest.raises(FetchFailed) as caught:
         await hosts.fetch("a.test")
     assert caught.value.result is TlsResult.STS_POLICY_FETCH_ERROR
@@ -311,9 +314,11 @@ async def test_a_policy_host_without_address(
 async def test_authorities_that_cannot_be_read(authority: Authority) -> None:
     broken = Path(tempfile.gettempdir()) / "there-is-no-such-file.pem"
     hosts = PolicyHosts(
-        FakeResolver({(HOST, "A"): ["127.0.0.1"]}),
-        allowed=lambda: LOOPBACK,
-        context=lambda: authenticating(broken),
+        Https(
+            FakeResolver({(HOST, "A"): ["127.0.0.1"]}),
+            allowed=lambda: LOOPBACK,
+            context=lambda: authenticating(broken),
+        )
     )
     with pytest.raises(FetchFailed, match="No such file"):
         await hosts.fetch("a.test")

@@ -15,6 +15,7 @@ import pytest
 from services.common.dns import DnsOptions, DnsResolver
 from services.common.jetstream import JetStream, StoreError
 from services.delivery.smtp.tls_context import authenticating
+from services.delivery.tls.https import Https
 from services.delivery.tls.report import TlsResult
 from services.delivery.tls.sts import NO_POLICY, PAUSE_S, MtaSts
 from services.delivery.tls.sts_fetch import PolicyHosts
@@ -82,10 +83,12 @@ class Finder:
         # Nothing is kept, so that a changed record is seen at once.
         self._resolver = DnsResolver(DnsOptions(servers=(self.dns.address,), cache_entries=0))
         hosts = PolicyHosts(
-            self._resolver,
-            allowed=lambda: (ip_network(LOOPBACK),),
-            context=lambda: authenticating(self.ca_file),
-            port=self.host.port,
+            Https(
+                self._resolver,
+                allowed=lambda: (ip_network(LOOPBACK),),
+                context=lambda: authenticating(self.ca_file),
+                port=self.host.port,
+            )
         )
         kept = StsStore(self.store, now=self.clock.now, clock=self.clock.monotonic)
         self.sts = MtaSts(

@@ -64,10 +64,10 @@ from services.delivery.slots import Slots
 from services.delivery.smtp.session import Patience
 from services.delivery.smtp.tls_context import authenticating
 from services.delivery.suppressions import Suppressions
-from services.delivery.tls.https import HTTPS_PORT, Https
+from services.delivery.tls.https import HTTPS_PORT, SECONDS, Https
 from services.delivery.tls.reporter import TlsReporter
 from services.delivery.tls.sts import MtaSts
-from services.delivery.tls.sts_fetch import FETCH_SECONDS, PolicyHosts
+from services.delivery.tls.sts_fetch import PolicyHosts
 from services.delivery.tls.sts_store import StsStore
 from services.delivery.worker import Worker
 from tests.support.resolver import FakeResolver
@@ -198,7 +198,7 @@ class Delivery:
         lease_s: float = LEASE_S,
         mx_port: int = 25,
         policy_port: int = HTTPS_PORT,
-        fetch_seconds: float = FETCH_SECONDS,
+        fetch_seconds: float = SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -209,13 +209,14 @@ class Delivery:
         self.events_sent = Events(store)
         ledger = Ledger(store, lease_s=lease_s)
         resolver = resolver or FakeResolver()
-        hosts = PolicyHosts(
+        https = Https(
             resolver,
             allowed=lambda: self.source.current.delivery.allowed_networks,
             context=lambda: authenticating(self.source.current.delivery.extra_ca_file),
             port=policy_port,
             seconds=fetch_seconds,
         )
+        hosts = PolicyHosts(https)
         self._sts = MtaSts(resolver, hosts, StsStore(store, now=now, clock=time.monotonic), now=now)
         exchanges = MxPlaces(
             self.source,
@@ -223,13 +224,6 @@ class Delivery:
             self._sts,
             validating=self.source.current.dns.validating,
             port=mx_port,
-        )
-        https = Https(
-            resolver,
-            allowed=lambda: self.source.current.delivery.allowed_networks,
-            context=lambda: authenticating(self.source.current.delivery.extra_ca_file),
-            port=policy_port,
-            seconds=fetch_seconds,
         )
         self.reporter = TlsReporter(store, self.source, resolver, https, now=clock)
         self._remote = RemoteDelivery(

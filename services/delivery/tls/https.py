@@ -27,6 +27,10 @@ Networks = Sequence[IPv4Network | IPv6Network]
 Response = aiohttp.ClientResponse
 
 HTTPS_PORT: Final = 443
+SECONDS: Final = 20.0
+"""For everything from the first DNS question on. RFC 8461 §3.3 suggests a minute for a policy, but
+mail waits for it."""
+
 MAX_ADDRESSES: Final = 4
 MAX_DETAIL_OCTETS: Final = 200
 _MAX_LINE_OCTETS: Final = 4096
@@ -51,10 +55,10 @@ class Https:
         allowed: Callable[[], Networks],
         context: Callable[[], ssl.SSLContext],
         port: int = HTTPS_PORT,
-        seconds: float,
+        seconds: float = SECONDS,
     ) -> None:
         """`allowed` are networks that would be forbidden otherwise; `context` verifies the host,
-        and may raise OSError. `seconds` are for everything from the first DNS question on."""
+        and may raise OSError."""
         self._resolver = resolver
         self._allowed = allowed
         self._context = context

@@ -46,7 +46,6 @@ SPREAD_S: Final = 3600.0
 AT_ONCE: Final = 10
 """Domains whose reports are seen to at a time: some web places answer slowly."""
 
-POST_S: Final = 20.0
 CLOSE_S: Final = 5.0
 
 SENT: Final = Counter(

@@ -1,31 +1,22 @@
 """The file with a domain's MTA-STS policy, over HTTPS: RFC 8461 §3.3.
 
 Guarantees, beside those of `https` (§3.3 and §10.2 ask for them): at most `MAX_POLICY_OCTETS` are
-read, and all of it within `FETCH_SECONDS`. Whatever the other side does, the outcome is the file or
-a `FetchFailed`.
+read. Whatever the other side does, the outcome is the file or a `FetchFailed`.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable
 from typing import Final
 
-from services.common.dns import Resolver
 from services.common.mail.printable import one_line
 from services.delivery.tls.https import (
-    HTTPS_PORT,
     MAX_DETAIL_OCTETS,
     Https,
     HttpsFailed,
-    Networks,
     Response,
 )
 from services.delivery.tls.report import TlsResult
 from services.delivery.tls.sts_policy import MAX_POLICY_OCTETS
-
-FETCH_SECONDS: Final = 20.0
-"""For everything from the first DNS question on. §3.3 suggests a minute, but mail waits for it."""
 
 _BLOCK_OCTETS: Final = 16 * 1024
 _OK: Final = 200
@@ -42,17 +33,8 @@ class FetchFailed(Exception):
 class PolicyHosts:
     """Asks the policy hosts of domains."""
 
-    def __init__(
-        self,
-        resolver: Resolver,
-        *,
-        allowed: Callable[[], Networks],
-        context: Callable[[], ssl.SSLContext],
-        port: int = HTTPS_PORT,
-        seconds: float = FETCH_SECONDS,
-    ) -> None:
-        """See `Https`."""
-        self._https = Https(resolver, allowed=allowed, context=context, port=port, seconds=seconds)
+    def __init__(self, https: Https) -> None:
+        self._https = https
 
     async def fetch(self, domain: str) -> bytes:
         """The policy file of a domain (canonical). Raises `FetchFailed`."""
